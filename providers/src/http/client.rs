@@ -1,0 +1,1 @@
+//! The common client for peers that are asked rarely.

@@ -1,0 +1,7 @@
+//! How calls reach vendors: a pool of HTTP/2 connections for the vendors that
+//! take thousands of pushes a second, and a small common client for peers that
+//! are asked rarely (token endpoints, and the low-rate kinds to come).
+
+pub mod client;
+pub mod pool;
+pub mod tls;
