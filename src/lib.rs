@@ -1,1 +1,10 @@
+//! Pushyard: a push failover router. The modules in the order of a push.
 
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod dispatch;
+pub mod intake;
+pub mod model;
+pub mod routing;
+pub mod store;

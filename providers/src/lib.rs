@@ -251,3 +251,10 @@ pub struct CredentialGauge {
     /// Whether the vendor took it the last time it was used.
     pub ok: bool,
 }
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A payload is the user's; its size is all that may be seen.
+        write!(f, "Payload({} bytes)", self.body.rendered_len(0))
+    }
+}

@@ -1,0 +1,195 @@
+//! The only place that asks for the time.
+//!
+//! Everything else is handed a [`Now`]: an instant for windows and timeouts, and
+//! the wall clock for what is stored. The two are read together and the wall
+//! clock follows the boot-time clock between readings, so that a step of the
+//! system's clock neither expires nor revives what is in memory
+//! (docs/semantics.md, "Clocks").
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use pushyard_providers::clock::Clock as ProviderClock;
+use serde::{Deserialize, Serialize};
+
+/// A correction of the system's clock up to this much is taken up; a larger one
+/// is held back, because it is more likely a mistake than drift.
+const LARGEST_STEP: Duration = Duration::from_secs(5 * 60);
+
+/// Drift is taken up by at most this share of the time that has passed, so that
+/// the wall clock never runs backwards.
+const SLEW_DIVISOR: u32 = 10;
+
+/// A moment of the wall clock: milliseconds since the unix epoch, UTC.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Utc(u64);
+
+impl Utc {
+    /// From milliseconds since the unix epoch.
+    pub const fn from_ms(ms: u64) -> Self {
+        Self(ms)
+    }
+
+    /// Milliseconds since the unix epoch.
+    pub const fn ms(self) -> u64 {
+        self.0
+    }
+
+    /// This moment and `by` more.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    /// How long after `earlier` this is; zero when it is before.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// RFC 3339 with milliseconds, as the API shows times.
+    pub fn rfc3339(self) -> String {
+        let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
+        // Beyond the calendar of the library (year 9999) the raw number is shown.
+        Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.3}"))
+    }
+}
+
+/// Whole milliseconds of a duration, saturating.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment on both clocks, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For windows and timeouts.
+    pub instant: Instant,
+    /// For what is stored.
+    pub utc: Utc,
+}
+
+impl Now {
+    /// Both clocks moved on by the same time; what tests step with.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self { instant: self.instant + by, utc: self.utc.plus(by) }
+    }
+}
+
+/// Gives [`Now`].
+#[derive(Debug)]
+pub struct Clock {
+    last: Mutex<Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    now: Now,
+    /// The wall clock's step that is held back, if any.
+    held_back: bool,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::starting_at(system_utc())
+    }
+}
+
+impl Clock {
+    /// A clock whose wall time starts at `utc` (or at the system's, when later):
+    /// at start the store's `last_seen` must not lie in the future.
+    pub fn starting_at(utc: Utc) -> Self {
+        let now = Now { instant: monotonic(), utc: utc.max(system_utc()) };
+        Self { last: Mutex::new(Reading { now, held_back: false }) }
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        let mut last = self.last.lock().expect("no code panics while it holds this lock");
+        *last = last.advance(monotonic(), system_utc());
+        last.now
+    }
+
+    /// Whether a step of the system's clock is being held back: an alarm.
+    pub fn step_held_back(&self) -> bool {
+        self.last.lock().expect("no code panics while it holds this lock").held_back
+    }
+}
+
+impl ProviderClock for Clock {
+    fn unix_ms(&self) -> u64 {
+        self.now().utc.ms()
+    }
+}
+
+impl Reading {
+    /// The wall clock moves with the instant; what the system's clock differs by
+    /// is taken up slowly, and not at all when it is a step.
+    fn advance(self, instant: Instant, system: Utc) -> Self {
+        let passed = instant.saturating_duration_since(self.now.instant);
+        let expected = self.now.utc.plus(passed);
+        let ahead = system.since(expected);
+        let behind = expected.since(system);
+        let slew = passed / SLEW_DIVISOR;
+        let (utc, held_back) = if ahead.max(behind) > LARGEST_STEP {
+            (expected, true)
+        } else if ahead > Duration::ZERO {
+            (expected.plus(ahead.min(slew)), false)
+        } else {
+            (Utc(expected.0 - millis(behind.min(slew))), false)
+        };
+        Self { now: Now { instant, utc: utc.max(self.now.utc) }, held_back }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
+fn monotonic() -> Instant {
+    // tokio's clock, so that tests under paused time see it stand still.
+    tokio::time::Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
+fn system_utc() -> Utc {
+    // Before 1970 there is no valid time; zero sorts before every record.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Utc(millis(since))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading() -> Reading {
+        let now = Now { instant: monotonic(), utc: Utc::from_ms(1_000_000_000) };
+        Reading { now, held_back: false }
+    }
+
+    #[test]
+    fn a_step_of_a_day_is_held_back_and_reported() {
+        let start = reading();
+        let later = start.now.instant + Duration::from_secs(1);
+        for system in [1_000_000_000 + 86_400_000, 1_000_000_000 - 86_400_000] {
+            let next = start.advance(later, Utc::from_ms(system));
+            assert_eq!(next.now.utc, start.now.utc.plus(Duration::from_secs(1)));
+            assert!(next.held_back);
+        }
+    }
+
+    #[test]
+    fn small_drift_is_taken_up_slowly_and_never_backwards() {
+        let start = reading();
+        let later = start.now.instant + Duration::from_secs(1);
+        let ahead = start.advance(later, start.now.utc.plus(Duration::from_secs(3)));
+        assert_eq!(ahead.now.utc, start.now.utc.plus(Duration::from_millis(1100)));
+        let behind = start.advance(later, start.now.utc);
+        assert_eq!(behind.now.utc, start.now.utc.plus(Duration::from_millis(900)));
+    }
+
+    #[test]
+    fn times_are_shown_in_rfc_3339_with_milliseconds() {
+        assert_eq!(Utc::from_ms(1_764_576_000_007).rfc3339(), "2025-12-01T08:00:00.007Z");
+    }
+}

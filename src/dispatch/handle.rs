@@ -1,0 +1,98 @@
+//! What the rest of the house says to the dispatcher, and what it answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::{Body, MessageId, Progress};
+
+/// A request to the dispatcher.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a message; answered when it is on disk.
+    Submit(Arc<Body>, oneshot::Sender<Result<(), Rejected>>),
+    /// Take back what is not yet sent.
+    Cancel(MessageId, oneshot::Sender<Cancelled>),
+    /// Tell when the message's last delivery has settled.
+    Wait(MessageId, oneshot::Sender<()>),
+    /// Tell of the message's unsettled deliveries.
+    Live(MessageId, oneshot::Sender<Vec<(u16, Progress)>>),
+}
+
+/// Why a message was not taken. Nothing of it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Too many unsettled deliveries in all.
+    QueueFull(Duration),
+    /// Too many of this client.
+    ClientQueueFull(Duration),
+    /// Too many messages wait for the disk.
+    Overloaded(Duration),
+    /// The store cannot take anything.
+    StoreUnavailable(Duration),
+    /// The server is going down.
+    ShuttingDown,
+}
+
+/// What a cancellation found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cancelled {
+    /// Deliveries taken back.
+    pub cancelled: u32,
+    /// Deliveries with an attempt in flight: taken back unless it is accepted.
+    pub in_flight: u32,
+}
+
+/// Speaks to the dispatcher. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Dispatcher {
+    /// Over the driver's inbox.
+    pub fn new(commands: mpsc::Sender<Command>) -> Self {
+        Self { commands }
+    }
+
+    /// Hands a message over; returns when it is on disk. Once called, the
+    /// message may be taken even if the caller does not wait for the answer.
+    ///
+    /// # Errors
+    /// [`Rejected`]: nothing of it is kept.
+    pub async fn submit(&self, body: Arc<Body>) -> Result<(), Rejected> {
+        self.ask(|reply| Command::Submit(body, reply)).await.unwrap_or(Err(Rejected::ShuttingDown))
+    }
+
+    /// Takes back what is not yet sent of a message.
+    pub async fn cancel(&self, message: MessageId) -> Cancelled {
+        self.ask(|reply| Command::Cancel(message, reply)).await.unwrap_or_default()
+    }
+
+    /// Returns when the message's last delivery has settled (at once when it
+    /// has), or when the server shuts down.
+    pub async fn settled(&self, message: MessageId) {
+        // No answer means that the dispatcher has ended.
+        let _ = self.ask(|reply| Command::Wait(message, reply)).await;
+    }
+
+    /// The message's unsettled deliveries, by place. What is missing here has
+    /// settled, and its record is in the store.
+    pub async fn live(&self, message: MessageId) -> Vec<(u16, Progress)> {
+        self.ask(|reply| Command::Live(message, reply)).await.unwrap_or_default()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// `Retry-After` of a full queue: the time in which `excess` drains, between
+/// 1 s and 60 s (docs/semantics.md, "Limits towards ourselves").
+pub fn retry_after(excess: u64, drained_per_second: f64) -> Duration {
+    let seconds = excess as f64 / drained_per_second.max(1.0);
+    Duration::from_secs_f64(seconds.clamp(1.0, 60.0))
+}

@@ -1,0 +1,12 @@
+//! The records that the rooms hand to each other: ids, messages, deliveries.
+//! Plain values; what they mean is decided in `dispatch` and `routing`.
+
+mod body;
+mod delivery;
+mod id;
+mod message;
+
+pub use body::Body;
+pub use delivery::{Attempt, Excluded, Progress, Reason, State, message_state};
+pub use id::{DeliveryId, IdGenerator, MAX_DELIVERIES, MessageId};
+pub use message::{Durability, Idempotency, Message, OnAmbiguous, Recipient, Unresolved, Warning};

@@ -1,0 +1,1 @@
+//! redb behind the [`Store`](super::Store) trait.
