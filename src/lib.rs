@@ -7,4 +7,6 @@ pub mod dispatch;
 pub mod intake;
 pub mod model;
 pub mod routing;
+pub mod stack;
 pub mod store;
+pub mod telemetry;

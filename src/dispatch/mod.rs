@@ -1,5 +1,23 @@
-//! Placeholder head, rewritten with the engine.
+//! The way of a delivery after its message is on disk.
+//!
+//! Pure, but for one file: `deliveries` (what is unsettled), `fair` (whose turn
+//! it is), `collapse` (the one promise about order), `delivery` (what an outcome
+//! means), `retry` (when again), `engine` (all of it together: events in, effects
+//! out). `driver` is the one task that feeds the engine and carries out its
+//! effects; it has no `if` about deliveries.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod collapse;
+mod deliveries;
+mod delivery;
+mod engine;
+mod fair;
 mod handle;
+mod retry;
 mod settings;
+
+pub use engine::{
+    AttemptId, Effect, Engine, Event, Fact, Order, ProviderView, QueueView, Snapshot, Token, cut,
+};
 pub use handle::{Cancelled, Command, Dispatcher, Rejected, retry_after};
 pub use settings::{Limits, Settings};

@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::MessageId;
 use crate::clock::Utc;
 
-/// `ttl = "0s"` means now or never: one round, within this time of acceptance.
-const NOW_OR_NEVER: Duration = Duration::from_secs(10);
-
 /// A message as it was accepted. Never changed afterwards.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -45,6 +42,9 @@ pub struct Message {
 }
 
 impl Message {
+    /// `ttl = "0s"` means now or never: one round, within this time of acceptance.
+    pub const NOW_OR_NEVER: Duration = Duration::from_secs(10);
+
     /// Its life begins here.
     pub fn not_before(&self) -> Utc {
         self.deliver_at.map_or(self.id.accepted_at(), |at| at.max(self.id.accepted_at()))
@@ -57,7 +57,11 @@ impl Message {
 
     /// No attempt begins from here on.
     pub fn dispatch_until(&self) -> Utc {
-        if self.now_or_never() { self.not_before().plus(NOW_OR_NEVER) } else { self.expires_at() }
+        if self.now_or_never() {
+            self.not_before().plus(Self::NOW_OR_NEVER)
+        } else {
+            self.expires_at()
+        }
     }
 
     /// One round and no waiting.

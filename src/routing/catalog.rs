@@ -20,7 +20,7 @@ pub struct Built {
 }
 
 /// All providers and routes.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
     /// By [`ProviderIndex`].
     pub providers: Vec<Built>,
@@ -82,4 +82,10 @@ pub enum Serves {
     OtherApp,
     /// The recipient's data must not go there.
     OtherRegion,
+}
+
+impl std::fmt::Debug for Built {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Built").field(&self.settings).finish()
+    }
 }

@@ -1,8 +1,29 @@
-//! Placeholder head, rewritten with the plan.
+//! Who gets a delivery: candidates, tiers, balance, and what is known of every
+//! provider. Pure throughout: no socket, no clock, no task, no log. Time and
+//! chance are arguments, so a simulation can drive it at a million steps a second.
+//!
+//! In reading order: what the configuration says (`settings`), what was built of
+//! it (`catalog`), the state of one key (`window`, `latency`, `limits`,
+//! `health`), of all of them (`board`), and the decision (`plan`).
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod board;
 mod catalog;
+mod health;
+mod latency;
+mod limits;
+mod plan;
 mod settings;
+mod window;
+
+pub use board::{
+    Board, Closed, Ended, Key, KeyIndex, Keys, Lane, LeftOut, Moved, Permit, Remembered,
+};
 pub use catalog::{Built, Catalog, Serves};
+pub use health::{Cause, Gate, Health, Move, Status};
+pub use plan::{Ask, Candidate, Own, Plan, Shape, plan};
 pub use settings::{
     Balance, Budget, HealthSettings, Member, Period, ProbeSettings, ProviderIndex,
     ProviderSettings, Rate, RetrySettings, Route,
 };
+pub use window::{Counts, Window};

@@ -1,0 +1,150 @@
+//! What goes into the engine and what comes out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pushyard_providers::{Answer, Outcome};
+
+use super::super::{Cancelled, Rejected};
+use crate::clock::Utc;
+use crate::model::{Body, DeliveryId, MessageId, Reason, State};
+use crate::routing::{Moved, Permit, ProviderIndex, Remembered};
+use crate::store::{Health, Record, Recovered};
+
+/// Names someone who waits for an answer; the driver knows whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// Names an attempt, for as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttemptId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A message wants to be taken.
+    Submitted(Token, Arc<Body>),
+    /// A message was found in the store at start.
+    Recovered(Box<Recovered>),
+    /// A pause or an ejection was found in the store at start.
+    Restored(Remembered),
+    /// The process before ended badly: for this long, every attempt is written
+    /// down before it is made.
+    Careful(Duration),
+    /// So many of the records written are on disk.
+    Flushed(u64),
+    /// A body was read back; `None`: it cannot be read.
+    Read(MessageId, Option<Arc<Body>>),
+    /// A call ended.
+    Answered(AttemptId, Answer),
+    /// A backend takes a message back.
+    Cancel(Token, MessageId),
+    /// Someone waits for a message's last delivery.
+    Wait(Token, MessageId),
+    /// A probe ended.
+    Probed(ProviderIndex, Answer),
+    /// What a provider's open connections allow together.
+    Capacity(ProviderIndex, Option<u32>),
+    /// Whether the store takes new messages.
+    Store(Health),
+    /// No new messages and no new attempts from here on.
+    Drain,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write it; the n-th of these is the n-th record that a flush counts.
+    Write(Record),
+    /// The message is on disk.
+    Accepted(Token),
+    /// The message was not taken.
+    Rejected(Token, Rejected),
+    /// What was taken back.
+    Cancelled(Token, Cancelled),
+    /// The message's last delivery has settled, and that is on disk.
+    Settled(Token),
+    /// Make this call.
+    Call(Box<Order>),
+    /// Read this message back.
+    Read(MessageId),
+    /// Probe this provider.
+    Probe(ProviderIndex),
+    /// Tell it to whoever watches.
+    Tell(Fact),
+}
+
+/// A call to make.
+#[derive(Debug)]
+pub struct Order {
+    /// Its name.
+    pub attempt: AttemptId,
+    /// The right to make it.
+    pub permit: Permit,
+    /// The message.
+    pub body: Arc<Body>,
+    /// Which of its deliveries.
+    pub n: u16,
+    /// Which of the recipient's addresses.
+    pub address: u8,
+    /// The life that is left: at least a second, or zero for now or never.
+    pub ttl: Duration,
+    /// When that life ends.
+    pub expires_at: Utc,
+}
+
+/// Something that people want to know; metrics, logs and events are made of these.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A delivery has settled.
+    Settled {
+        /// Which.
+        delivery: DeliveryId,
+        /// On which route.
+        route: Arc<str>,
+        /// As what.
+        state: State,
+        /// Why.
+        reason: Option<Reason>,
+        /// Since acceptance, or since it was to be delivered.
+        took: Duration,
+    },
+    /// An attempt has ended.
+    Attempted {
+        /// Of which delivery.
+        delivery: DeliveryId,
+        /// At which provider.
+        provider: ProviderIndex,
+        /// What it meant.
+        outcome: Outcome,
+        /// The vendor's status and code, for the debug log.
+        answer: Box<Answer>,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// A delivery went to another provider because of the last outcome or of a
+    /// provider's health.
+    FailedOver {
+        /// On which route.
+        route: Arc<str>,
+        /// Where it would have gone, or had been.
+        from: ProviderIndex,
+        /// Where it goes.
+        to: ProviderIndex,
+        /// An outcome's word, or `ejected`, `paused`, `saturated`.
+        reason: &'static str,
+    },
+    /// A breaker moved.
+    Moved(Moved),
+    /// A probe has ended.
+    Probed {
+        /// At which provider.
+        provider: ProviderIndex,
+        /// Whether it was good.
+        ok: bool,
+        /// What was wrong.
+        answer: Box<Answer>,
+    },
+}

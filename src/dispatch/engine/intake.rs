@@ -1,0 +1,347 @@
+//! A message comes in: refused, or written, then turned into deliveries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pushyard_providers::{Address, Priority};
+
+use super::super::deliveries::{EntryRef, Place, StubRef, Track};
+use super::super::fair::{End, providers};
+use super::super::{Rejected, retry_after};
+use super::{AfterFlush, Effect, Engine, Fact, Token, weight};
+use crate::clock::{Now, Utc};
+use crate::model::{
+    Attempt, Body, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, Recipient, State,
+};
+use crate::routing::{ProviderIndex, Shape};
+use crate::store::{Health, Intent, Record, Recovered};
+
+/// Accepts that may wait for a commit.
+const MAX_ACCEPTING: usize = 1024;
+/// The oldest of them may wait this long before new ones are refused.
+const LONGEST_ACCEPT: Duration = Duration::from_secs(1);
+
+impl Engine {
+    pub(super) fn submitted(
+        &mut self,
+        token: Token,
+        body: Arc<Body>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let client = self.client(&body.message().client);
+        let deliveries = body.message().recipients.iter().filter(|r| !r.no_route).count() as u64;
+        let held = self.clients[client.0 as usize].unsettled;
+        if let Err(rejected) = self.admit(deliveries, held, now) {
+            effects.push(Effect::Rejected(token, rejected));
+            return;
+        }
+        // Counted from here on, so that what waits for the disk cannot overrun the bound.
+        self.clients[client.0 as usize].unsettled += deliveries;
+        let record = self.write(Record::Accept(body.clone()), effects);
+        if body.message().durability == Durability::Memory {
+            effects.push(Effect::Accepted(token));
+            self.load(&body, now, effects);
+        } else {
+            self.accepting += 1;
+            self.oldest_accept.get_or_insert(now);
+            self.unflushed.push_back((record, AfterFlush::Accept(token, body)));
+        }
+    }
+
+    /// Whether so many more deliveries may be taken; what is refused here was
+    /// never accepted, and what was accepted is never dropped to make room.
+    fn admit(&self, more: u64, of_client: u64, now: Now) -> Result<(), Rejected> {
+        if self.draining {
+            return Err(Rejected::ShuttingDown);
+        }
+        match self.store {
+            Health::Writable => {}
+            Health::Full | Health::Broken => {
+                return Err(Rejected::StoreUnavailable(Duration::from_secs(5)));
+            }
+        }
+        let slow = self.oldest_accept.is_some_and(|since| {
+            now.instant.saturating_duration_since(since.instant) > LONGEST_ACCEPT
+        });
+        if self.accepting >= MAX_ACCEPTING || slow {
+            return Err(Rejected::Overloaded(Duration::from_secs(1)));
+        }
+        let rate = f64::from(self.drained.counts(now.instant).successes) / 10.0;
+        let all: u64 = self.clients.iter().map(|client| client.unsettled).sum();
+        if all + more > self.limits.max_unsettled {
+            let excess = all + more - self.limits.max_unsettled;
+            return Err(Rejected::QueueFull(retry_after(excess, rate)));
+        }
+        if of_client + more > self.limits.max_client_unsettled {
+            let excess = of_client + more - self.limits.max_client_unsettled;
+            return Err(Rejected::ClientQueueFull(retry_after(excess, rate)));
+        }
+        Ok(())
+    }
+
+    /// A message is on disk: its deliveries begin to live.
+    pub(super) fn load(&mut self, body: &Arc<Body>, now: Now, effects: &mut Vec<Effect>) {
+        let message = body.message();
+        let client = self.client(&message.client);
+        let entry = self.deliveries.add_message(message, client);
+        self.keep_body(entry, body);
+        for (n, recipient) in message.recipients.iter().enumerate() {
+            if recipient.no_route {
+                self.tell_born_failed(message.id, n as u16, &message.route, effects);
+                continue;
+            }
+            let at = self.add(entry, n as u16, body, recipient, None, now);
+            self.enter(at, End::Back, now);
+        }
+    }
+
+    fn tell_born_failed(
+        &mut self,
+        id: MessageId,
+        n: u16,
+        route: &Arc<str>,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::Tell(Fact::Settled {
+            delivery: id.delivery(n),
+            route: route.clone(),
+            state: State::Failed,
+            reason: Some(Reason::NoRoute),
+            took: Duration::ZERO,
+        }));
+    }
+
+    /// Takes a delivery in, in no list yet.
+    fn add(
+        &mut self,
+        entry: EntryRef,
+        n: u16,
+        body: &Arc<Body>,
+        recipient: &Recipient,
+        track: Option<Box<Track>>,
+        now: Now,
+    ) -> StubRef {
+        let excluded = track.as_ref().map_or(&[][..], |track| &track.progress.excluded);
+        let shape = self.shape(&body.message().route, recipient, excluded, now);
+        let shape = self.lanes.join(shape);
+        let at = self.deliveries.add_delivery(entry, n, shape);
+        self.deliveries.stubs[at].track = track;
+        self.collapse.join(at, body.message(), recipient);
+        at
+    }
+
+    /// The candidates that are left to a delivery.
+    pub(super) fn shape(
+        &mut self,
+        route: &Arc<str>,
+        recipient: &Recipient,
+        excluded: &[Excluded],
+        now: Now,
+    ) -> Shape {
+        let catalog = self.catalog.clone();
+        let out = |provider: ProviderIndex, address: u8| {
+            let id = &catalog.provider(provider).settings.id;
+            let kind = catalog.provider(provider).settings.kind;
+            excluded.iter().any(|excluded| match excluded {
+                Excluded::Kind(name) => **name == *kind,
+                Excluded::Candidate { provider, address: at, until: None, .. } => {
+                    provider == id && *at == address
+                }
+                // Those that may come back are looked at when they are planned.
+                Excluded::Candidate { until: Some(_), .. } => false,
+            })
+        };
+        Shape::of(&catalog, &mut self.board, route, recipient, out, now.instant)
+    }
+
+    /// Puts a delivery where it waits for its turn.
+    pub(super) fn enter(&mut self, at: StubRef, end: End, now: Now) {
+        let not_before = self.deliveries.message_of(at).not_before();
+        if not_before > now.utc {
+            if let Some(track) = &mut self.deliveries.stubs[at].track {
+                track.progress.next_at = Some(not_before);
+            }
+            self.deliveries.wait(at, not_before);
+            return;
+        }
+        self.deliveries.stubs[at].place = Place::Lane;
+        self.lanes.push(&mut self.deliveries, at, end);
+        let shape = self.lanes.lane(self.deliveries.stubs[at].shape).shape.clone();
+        for provider in providers(&shape) {
+            self.dirty[provider.at()] = true;
+        }
+    }
+
+    /// Keeps a body in memory while there is room for it.
+    pub(super) fn keep_body(&mut self, entry: EntryRef, body: &Arc<Body>) {
+        let memory_only = body.message().durability == Durability::Memory;
+        if self.bodies < self.settings.body_cache || memory_only {
+            self.bodies += weight(body);
+            self.deliveries.entry_mut(entry).body = Some(body.clone());
+        }
+    }
+
+    /// A message was found at start.
+    pub(super) fn recovered(&mut self, found: Box<Recovered>, now: Now, effects: &mut Vec<Effect>) {
+        let Recovered { message, mut progress, intents } = *found;
+        let body = Body::new(message);
+        let message = body.message();
+        let client = self.client(&message.client);
+        let mut entry = None;
+        for (n, recipient) in message.recipients.iter().enumerate() {
+            let n = n as u16;
+            let known = progress.iter().position(|(place, _)| *place == n);
+            let known = known.map(|at| progress.swap_remove(at).1);
+            if recipient.no_route || known.as_ref().is_some_and(|known| known.state.settled()) {
+                continue;
+            }
+            let entry = *entry.get_or_insert_with(|| {
+                let entry = self.deliveries.add_message(message, client);
+                self.keep_body(entry, &body);
+                entry
+            });
+            self.clients[client.0 as usize].unsettled += 1;
+            let track = known.map(|known| Box::new(Track::new(known)));
+            let at = self.add(entry, n, &body, recipient, track, now);
+            match intents.iter().find(|(place, _)| *place == n) {
+                Some((_, intent)) => self.cut_by_crash(at, intent, recipient, now, effects),
+                None => self.resume(at, now),
+            }
+        }
+        if entry.is_none() {
+            // All had settled, and the crash came before that was noted.
+            self.write(Record::Settled(message.id), effects);
+        }
+    }
+
+    /// Goes on where the process before stopped.
+    fn resume(&mut self, at: StubRef, now: Now) {
+        let next_at = self.deliveries.stubs[at].track.as_ref().and_then(|t| t.progress.next_at);
+        match next_at.filter(|next_at| *next_at > now.utc) {
+            Some(next_at) => self.deliveries.wait(at, next_at),
+            None => self.enter(at, End::Back, now),
+        }
+    }
+
+    /// An attempt was begun and its outcome is not known: the crash made it
+    /// ambiguous.
+    fn cut_by_crash(
+        &mut self,
+        at: StubRef,
+        intent: &Intent,
+        recipient: &Recipient,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let kind = recipient.addresses.get(usize::from(intent.address)).map(Address::kind);
+        let progress = &mut self.track(at).progress;
+        if progress.tries < intent.n {
+            progress.record(Attempt {
+                n: intent.n,
+                provider: intent.provider.clone(),
+                kind: kind.map_or("", |kind| kind.name).into(),
+                address: intent.address,
+                outcome: pushyard_providers::Outcome::Ambiguous,
+                status: None,
+                code: Some("crash".into()),
+                detail: Some("the server ended before the answer came".into()),
+                started_at: intent.at,
+                latency_ms: 0,
+            });
+            progress.counted += 1;
+            progress.ambiguous += 1;
+            progress.crashes += 1;
+        }
+        match self.deliveries.message_of(at).policy.on_ambiguous {
+            OnAmbiguous::Stop => {
+                self.settle(at, State::Unknown, Some(Reason::Ambiguous), now, effects);
+            }
+            OnAmbiguous::Resend => {
+                self.track(at).progress.state = State::Waiting;
+                self.write_progress(at, now, effects);
+                self.enter(at, End::Back, now);
+            }
+        }
+    }
+
+    /// A body was read back.
+    pub(super) fn read(
+        &mut self,
+        id: MessageId,
+        body: Option<Arc<Body>>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiting = self.loading.remove(&id).unwrap_or_default();
+        if let (Some(body), Some(entry)) = (&body, self.deliveries.find(id))
+            && self.deliveries.entry(entry).body.is_none()
+        {
+            // Kept whatever the cache holds: it was read because its turn has come.
+            self.bodies += weight(body);
+            self.deliveries.entry_mut(entry).body = Some(body.clone());
+        }
+        for at in waiting {
+            self.deliveries.stubs[at].place = Place::Nowhere;
+            match body {
+                Some(_) => self.enter(at, End::Front, now),
+                None => self.settle(at, State::Failed, Some(Reason::Internal), now, effects),
+            }
+        }
+    }
+
+    /// Lets go of a body when the cache is over its size and nobody uses it.
+    pub(super) fn release_body(&mut self, at: StubRef) {
+        if self.bodies <= self.settings.body_cache {
+            return;
+        }
+        let message = self.deliveries.stubs[at].message;
+        let entry = self.deliveries.entry_mut(message);
+        if entry.policy.durability == Durability::Memory {
+            return;
+        }
+        if let Some(body) = entry.body.take() {
+            self.bodies = self.bodies.saturating_sub(weight(&body));
+        }
+    }
+
+    /// A message's life is over.
+    pub(super) fn expire(&mut self, message: EntryRef, now: Now, effects: &mut Vec<Effect>) {
+        for at in self.deliveries.of_message(message) {
+            match self.deliveries.stubs[at].place {
+                // Its attempt may still be accepted; when it ends, the time is looked at.
+                Place::Flight | Place::Settled | Place::Free => {}
+                Place::Nowhere
+                | Place::Lane
+                | Place::Ready(..)
+                | Place::Loading
+                | Place::Timer
+                | Place::Held => {
+                    self.settle(at, State::Expired, Some(Reason::Ttl), now, effects);
+                }
+            }
+        }
+    }
+
+    /// What has been tried of a delivery, to be added to.
+    pub(super) fn track(&mut self, at: StubRef) -> &mut Track {
+        let accepted_at = self.deliveries.message_of(at).id.accepted_at();
+        self.deliveries.stubs[at]
+            .track
+            .get_or_insert_with(|| Box::new(Track::new(Progress::queued(accepted_at))))
+    }
+
+    /// Writes a delivery's record as it stands.
+    pub(super) fn write_progress(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+        let id = self.deliveries.message_of(at).id.delivery(self.deliveries.stubs[at].n);
+        let progress = &mut self.track(at).progress;
+        progress.at = now.utc;
+        let record = Record::Progress(id, Arc::new(progress.clone()));
+        self.write(record, effects);
+    }
+
+    /// The oldest delivery that waits, for each route and priority.
+    pub(super) fn oldest_waiting(&self) -> Vec<(Arc<str>, Priority, Utc)> {
+        self.lanes.oldest(&self.deliveries)
+    }
+}

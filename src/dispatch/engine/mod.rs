@@ -1,0 +1,453 @@
+//! The engine: events in, effects out.
+//!
+//! One task owns it, feeds it events and carries out the effects in their order
+//! (`driver.rs`); a simulation does the same with made-up time, vendors and
+//! crashes. There is no I/O, no clock and no task in it, so nothing of what
+//! happens to a push can hide from a test.
+//!
+//! The way of a delivery: `Submitted` → written → `Flushed` → its lane
+//! (`intake.rs`) → its turn at a provider → plan → permit → `Call` (`pick.rs`) →
+//! `Answered` → decision → settled, or another candidate at once, or a wait
+//! (`answer.rs`) → written → `Flushed` → told to those who wait for it.
+
+mod answer;
+mod effect;
+mod intake;
+mod pick;
+mod probe;
+mod view;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+pub use answer::cut;
+pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use view::{ProviderView, QueueView, Snapshot};
+
+use super::collapse::Collapse;
+use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
+use super::fair::Lanes;
+use super::{Cancelled, Limits, Settings};
+use crate::clock::{Now, Utc};
+use crate::model::{Body, Durability, MessageId, Progress, Reason, State};
+use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
+use crate::store::{Health, Record};
+
+/// Bodies being read back at once.
+const MAX_LOADING: usize = 64;
+
+/// Lanes are looked at this often whatever happens: a wake-up that was missed
+/// must not strand anyone.
+const SAFETY_WAKE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    limits: Limits,
+    catalog: Arc<Catalog>,
+    board: Board,
+    deliveries: Deliveries,
+    lanes: Lanes,
+    /// By provider: assigned, waiting for a permit.
+    ready: Vec<List>,
+    collapse: Collapse,
+    flights: HashMap<AttemptId, Flight>,
+    next_attempt: u64,
+    clients: Vec<Client>,
+    /// Counters of the routes, for `round_robin`.
+    turns: Vec<u64>,
+    probes: Vec<probe::Schedule>,
+    /// Records written so far; a flush says how many of them are on disk.
+    written: u64,
+    /// What waits for the flush of the n-th record, in order.
+    unflushed: VecDeque<(u64, AfterFlush)>,
+    accepting: usize,
+    oldest_accept: Option<Now>,
+    waiters: HashMap<MessageId, Vec<Token>>,
+    loading: HashMap<MessageId, Vec<StubRef>>,
+    bodies: u64,
+    /// Providers whose queue may move.
+    dirty: Vec<bool>,
+    safety_wake: std::time::Instant,
+    drained: Window,
+    store: Health,
+    draining: bool,
+    /// Until then intents are written for all: the process before ended badly.
+    careful_until: Option<std::time::Instant>,
+    rng: StdRng,
+}
+
+#[derive(Debug)]
+struct Client {
+    name: Arc<str>,
+    unsettled: u64,
+}
+
+/// An attempt that has begun.
+#[derive(Debug)]
+struct Flight {
+    stub: StubRef,
+    candidate: Candidate,
+    permit: Permit,
+    started: Now,
+    n: u32,
+    /// The address, as a hash.
+    address: u64,
+    /// What to send; taken when the call goes out.
+    order: Option<Order>,
+}
+
+/// What happens when a record is on disk.
+#[derive(Debug)]
+enum AfterFlush {
+    /// A message is accepted.
+    Accept(Token, Arc<Body>),
+    /// An attempt may be made.
+    Call(AttemptId),
+    /// A delivery's end may be told.
+    Forget(StubRef),
+}
+
+impl Engine {
+    /// Nothing to do yet. `seed` is where its chance comes from.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        settings: Settings,
+        limits: Limits,
+        now: Now,
+        seed: u64,
+    ) -> Self {
+        let providers = catalog.providers.len();
+        let mut engine = Self {
+            settings,
+            limits,
+            board: Board::new(&catalog, now.instant),
+            deliveries: Deliveries::default(),
+            lanes: Lanes::new(providers),
+            ready: vec![List::default(); providers],
+            collapse: Collapse::default(),
+            flights: HashMap::new(),
+            next_attempt: 0,
+            clients: Vec::new(),
+            turns: vec![0; catalog.routes.len()],
+            probes: Vec::new(),
+            written: 0,
+            unflushed: VecDeque::new(),
+            accepting: 0,
+            oldest_accept: None,
+            waiters: HashMap::new(),
+            loading: HashMap::new(),
+            bodies: 0,
+            dirty: vec![false; providers],
+            safety_wake: now.instant + SAFETY_WAKE,
+            drained: Window::new(std::time::Duration::from_secs(10), now.instant),
+            store: Health::Writable,
+            draining: false,
+            careful_until: None,
+            rng: StdRng::seed_from_u64(seed),
+            catalog,
+        };
+        engine.schedule_probes(now);
+        engine
+    }
+
+    /// Takes an event in. Call [`Engine::pump`] after the last one of a batch.
+    pub fn on(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Submitted(token, body) => self.submitted(token, body, now, effects),
+            Event::Recovered(found) => self.recovered(found, now, effects),
+            Event::Restored(remembered) => self.restored(&remembered, now),
+            Event::Careful(time) => self.careful_until = Some(now.instant + time),
+            Event::Flushed(upto) => self.flushed(upto, now, effects),
+            Event::Read(id, body) => self.read(id, body, now, effects),
+            Event::Answered(attempt, answer) => self.answered(attempt, &answer, now, effects),
+            Event::Cancel(token, id) => {
+                let cancelled = self.cancel(id, now, effects);
+                effects.push(Effect::Cancelled(token, cancelled));
+            }
+            Event::Wait(token, id) => match self.deliveries.find(id) {
+                Some(_) => self.waiters.entry(id).or_default().push(token),
+                None => effects.push(Effect::Settled(token)),
+            },
+            Event::Probed(provider, answer) => self.probed(provider, &answer, now, effects),
+            Event::Capacity(provider, streams) => {
+                self.board.capacity(provider, streams);
+                self.dirty[provider.at()] = true;
+            }
+            Event::Store(health) => self.store = health,
+            Event::Drain => self.draining = true,
+            Event::Tick => self.tick(now, effects),
+        }
+    }
+
+    /// Moves what can move now, and tells what changed.
+    pub fn pump(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some(at) = self.dirty.iter().position(|dirty| *dirty) {
+            self.dirty[at] = false;
+            // The catalog holds no more providers than the index has numbers.
+            self.pump_provider(ProviderIndex(at as u16), now, effects);
+        }
+        for moved in self.board.take_moved() {
+            // An ejected provider is probed more often.
+            self.schedule_probe(moved.provider, now.instant);
+            effects.push(Effect::Tell(Fact::Moved(moved)));
+        }
+        for remembered in self.board.take_remembered(now) {
+            self.write_remembered(&remembered, effects);
+        }
+    }
+
+    /// When to send a [`Event::Tick`], if nothing else happens before.
+    pub fn wake_at(&self, now: Now) -> std::time::Instant {
+        let on_utc = self.deliveries.wake_at().map(|at| now.instant + at.since(now.utc));
+        let pace = (0..self.ready.len()).filter_map(|at| self.pace_wake(at, now));
+        [self.board.wake_at(now.instant), on_utc, self.probe_wake()]
+            .into_iter()
+            .flatten()
+            .chain(pace)
+            .fold(self.safety_wake, std::time::Instant::min)
+            // Work that is due now has been done by the pump; what remains of it
+            // waits for an event.
+            .max(now.instant + std::time::Duration::from_millis(1))
+    }
+
+    /// Attempts in flight.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The attempts in flight, for cutting them at shutdown.
+    pub fn attempts(&self) -> Vec<AttemptId> {
+        self.flights.keys().copied().collect()
+    }
+
+    /// Records written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The board, to look at.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.board.tick(now.instant);
+        while let Some(at) = self.deliveries.due(now.utc) {
+            self.enter(at, super::fair::End::Front, now);
+        }
+        while let Some(message) = self.deliveries.expired(now.utc) {
+            self.expire(message, now, effects);
+        }
+        self.probe_due(now, effects);
+        if now.instant >= self.safety_wake {
+            self.safety_wake = now.instant + SAFETY_WAKE;
+        }
+        // Pauses end, ramps rise and tokens come by time alone.
+        self.dirty.fill(true);
+    }
+
+    fn write(&mut self, record: Record, effects: &mut Vec<Effect>) -> u64 {
+        self.written += 1;
+        effects.push(Effect::Write(record));
+        self.written
+    }
+
+    fn write_remembered(&mut self, remembered: &Remembered, effects: &mut Vec<Effect>) {
+        let name = format!("key/{}/{}", remembered.provider, remembered.part);
+        let gone = remembered.paused_until.is_none() && remembered.ejected.is_none();
+        // A record of strings and numbers always serialises.
+        let value = (!gone).then(|| serde_json::to_vec(remembered).unwrap_or_default());
+        self.write(Record::Note(name, value), effects);
+    }
+
+    fn restored(&mut self, remembered: &Remembered, now: Now) {
+        if let Some(provider) = self.catalog.by_id(&remembered.provider) {
+            self.board.restore(provider, remembered, now);
+        }
+    }
+
+    fn client(&mut self, name: &Arc<str>) -> ClientIndex {
+        let at = match self.clients.iter().position(|client| client.name == *name) {
+            Some(at) => at,
+            None => {
+                self.clients.push(Client { name: name.clone(), unsettled: 0 });
+                self.clients.len() - 1
+            }
+        };
+        // Clients come from the configuration, which holds far fewer.
+        ClientIndex(at as u16)
+    }
+
+    /// The recipient of a delivery whose body is in memory.
+    fn chance(&mut self) -> f64 {
+        self.rng.random()
+    }
+
+    /// Ends a delivery: writes its record, and tells it once that is on disk.
+    fn settle(
+        &mut self,
+        at: StubRef,
+        state: State,
+        reason: Option<Reason>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.take_out(at);
+        let entry = self.deliveries.message_of(at);
+        let (id, client, policy) = (entry.id, entry.client, entry.policy);
+        let stub = &mut self.deliveries.stubs[at];
+        let (n, shape) = (stub.n, stub.shape);
+        let mut progress = stub
+            .track
+            .take()
+            .map_or_else(|| Progress::queued(id.accepted_at()), |track| track.progress);
+        (progress.state, progress.reason, progress.next_at) = (state, reason, None);
+        progress.at = now.utc;
+        let route = self.lanes.lane(shape).shape.route.clone();
+        let fact = Fact::Settled {
+            delivery: id.delivery(n),
+            route,
+            state,
+            reason,
+            took: now.utc.since(self.deliveries.message_of(at).not_before()),
+        };
+        let mut upto = self.write(Record::Progress(id.delivery(n), Arc::new(progress)), effects);
+        if self.deliveries.settle(at) == 0 {
+            upto = self.write(Record::Settled(id), effects);
+        }
+        effects.push(Effect::Tell(fact));
+        self.clients[client.0 as usize].unsettled -= 1;
+        self.drained.record(true, now.instant);
+        self.lanes.leave(shape);
+        if policy.collapses {
+            self.release_held(at, now);
+        }
+        if policy.durability == Durability::Memory {
+            self.forget(at, effects);
+        } else {
+            self.unflushed.push_back((upto, AfterFlush::Forget(at)));
+        }
+    }
+
+    /// Takes a delivery out of whatever list it is in.
+    fn take_out(&mut self, at: StubRef) {
+        match self.deliveries.stubs[at].place {
+            Place::Lane => self.lanes.remove(&mut self.deliveries, at),
+            Place::Ready(provider, _) => {
+                self.ready[provider.at()].remove(&mut self.deliveries.stubs, at);
+            }
+            Place::Timer => {
+                let until = self.timer_of(at);
+                self.deliveries.stop_waiting(at, until);
+            }
+            Place::Loading => {
+                let id = self.deliveries.message_of(at).id;
+                if let Some(waiting) = self.loading.get_mut(&id) {
+                    waiting.retain(|other| *other != at);
+                }
+            }
+            Place::Nowhere | Place::Flight | Place::Held | Place::Settled | Place::Free => {}
+        }
+        self.deliveries.stubs[at].place = Place::Nowhere;
+    }
+
+    /// The moment a delivery's timer is set to.
+    fn timer_of(&self, at: StubRef) -> Utc {
+        let next_at = self.deliveries.stubs[at].track.as_ref().and_then(|t| t.progress.next_at);
+        next_at.unwrap_or_else(|| self.deliveries.message_of(at).not_before())
+    }
+
+    /// Lets those of the same collapse key go that waited for this delivery.
+    fn release_held(&mut self, at: StubRef, now: Now) {
+        let others = self.collapse.others(at);
+        self.collapse.leave(at);
+        for (other, _) in others {
+            if self.deliveries.stubs[other].place == Place::Held {
+                self.enter(other, super::fair::End::Front, now);
+            }
+        }
+    }
+
+    fn forget(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
+        let message = self.deliveries.stubs[at].message;
+        let entry = self.deliveries.entry(message);
+        if entry.unflushed == 1
+            && let Some(body) = &entry.body
+        {
+            self.bodies = self.bodies.saturating_sub(weight(body));
+        }
+        if let Some(id) = self.deliveries.forget(at) {
+            for token in self.waiters.remove(&id).unwrap_or_default() {
+                effects.push(Effect::Settled(token));
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: MessageId, now: Now, effects: &mut Vec<Effect>) -> Cancelled {
+        let mut cancelled = Cancelled::default();
+        let Some(message) = self.deliveries.find(id) else { return cancelled };
+        for at in self.deliveries.of_message(message) {
+            match self.deliveries.stubs[at].place {
+                Place::Settled | Place::Free => {}
+                Place::Flight => {
+                    self.track(at).cancelled = true;
+                    cancelled.in_flight += 1;
+                }
+                Place::Nowhere
+                | Place::Lane
+                | Place::Ready(..)
+                | Place::Loading
+                | Place::Timer
+                | Place::Held => {
+                    let reason = Some(Reason::CancelledByClient);
+                    self.settle(at, State::Cancelled, reason, now, effects);
+                    cancelled.cancelled += 1;
+                }
+            }
+        }
+        cancelled
+    }
+
+    fn flushed(&mut self, upto: u64, now: Now, effects: &mut Vec<Effect>) {
+        while self.unflushed.front().is_some_and(|(record, _)| *record <= upto) {
+            let Some((_, then)) = self.unflushed.pop_front() else { return };
+            match then {
+                AfterFlush::Accept(token, body) => {
+                    self.accepting -= 1;
+                    self.oldest_accept = (self.accepting > 0).then_some(now);
+                    effects.push(Effect::Accepted(token));
+                    self.load(&body, now, effects);
+                }
+                AfterFlush::Call(attempt) => self.call(attempt, effects),
+                AfterFlush::Forget(at) => self.forget(at, effects),
+            }
+        }
+    }
+
+    fn call(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
+        if let Some(order) = self.flights.get_mut(&attempt).and_then(|flight| flight.order.take()) {
+            effects.push(Effect::Call(Box::new(order)));
+        }
+    }
+}
+
+/// What a body weighs in memory, roughly.
+fn weight(body: &Body) -> u64 {
+    const MESSAGE: usize = 512;
+    const RECIPIENT: usize = 256;
+    let message = body.message();
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let push = &message.push;
+    let shown = push.notification.as_ref().map_or(0, |n| text(&n.title) + text(&n.body));
+    let data: usize = push.data.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let overrides: usize = push.overrides.values().map(String::len).sum();
+    // The encoded payload holds the same text again.
+    let content = 2 * (shown + data + overrides);
+    (MESSAGE + content + message.recipients.len() * RECIPIENT) as u64
+}

@@ -1,0 +1,506 @@
+//! A provider has room: whose delivery goes, to which candidate, and the attempt
+//! begins.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use pushyard_providers::Address;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use smallvec::SmallVec;
+
+use super::super::collapse::Age;
+use super::super::deliveries::{Deliveries, List, Place, StubRef};
+use super::super::fair::End;
+use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Order};
+use crate::clock::Now;
+use crate::model::{Body, Durability, OnAmbiguous, Reason, State};
+use crate::routing::{
+    Ask, Balance, Board, Candidate, LeftOut, Own, Plan, ProviderIndex, Shape, plan,
+};
+use crate::store::{Intent, Record};
+
+/// One would wait longer than this for a permit: the provider is saturated.
+const SATURATED: Duration = Duration::from_secs(1);
+
+/// A ready queue holds at most this share of what may be in flight: long enough
+/// that a freed permit is used at once, short enough that fairness between
+/// clients is decided late.
+const READY_SHARE: u32 = 4;
+
+/// The life that is left is never told shorter than this: a vendor takes whole seconds.
+const LEAST_TTL: Duration = Duration::from_secs(1);
+
+/// What a delivery whose turn it may be is to do.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// Go to this candidate.
+    Go { candidate: u8, panic: bool, passed_over: Option<(ProviderIndex, LeftOut)> },
+    /// Have its body read first.
+    Read,
+    /// Wait for a moment; this delivery alone, not its lane.
+    Wait(Instant),
+    /// Its round is over: what is left of its candidates is out.
+    EndRound,
+}
+
+/// What came of an attempt's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Began {
+    /// It has begun.
+    Yes,
+    /// The provider has no permit free.
+    NoPermit,
+    /// A key of the candidate lets nothing through any more.
+    Closed,
+    /// The delivery has settled, or waits for another one.
+    Aside,
+}
+
+impl Engine {
+    pub(super) fn pump_provider(
+        &mut self,
+        provider: ProviderIndex,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.start_ready(provider, now, effects);
+        while !self.draining && room(&self.board, &self.ready, provider, now.instant) {
+            let Some((at, turn)) = self.draw(provider, now) else { break };
+            match turn {
+                Turn::Go { candidate, panic, passed_over } => {
+                    let to = self.candidate(at, candidate).provider;
+                    self.lanes.take(&mut self.deliveries, at, to);
+                    self.deliveries.stubs[at].place = Place::Nowhere;
+                    self.tell_passed_over(at, to, passed_over, effects);
+                    self.assign(at, candidate, panic, End::Back, now, effects);
+                }
+                Turn::Read => self.read_back(at, effects),
+                Turn::Wait(until) => {
+                    self.take_out(at);
+                    self.rest(at, until, now);
+                }
+                Turn::EndRound => {
+                    self.take_out(at);
+                    self.end_round(at, now, effects);
+                }
+            }
+        }
+    }
+
+    /// The delivery whose turn it is at the provider, and what it is to do.
+    fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
+        let saturated = self.saturated(now.instant);
+        let Self { lanes, deliveries, board, ready, loading, turns, rng, .. } = self;
+        let mut decided = None;
+        let mut table = Table {
+            deliveries,
+            board,
+            ready,
+            saturated: &saturated,
+            turns,
+            loading_full: loading.len() >= MAX_LOADING,
+            rng,
+            now,
+        };
+        let at = lanes.next(table.deliveries, provider, now.utc, &mut |at, shape| {
+            decided = table.consider(at, shape, provider);
+            decided.is_some()
+        })?;
+        decided.map(|turn| (at, turn))
+    }
+
+    /// Which providers would let one wait too long.
+    fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
+        (0..self.ready.len())
+            .map(|at| {
+                let provider = ProviderIndex(at as u16);
+                if self.board.permit_at(provider, now) == Some(now) {
+                    return false;
+                }
+                let waiting = self.lanes.waiting(provider) + self.ready[at].len();
+                let lane = self.board.lane(provider);
+                let rtt = lane.latency.rtt().as_secs_f64().max(1e-4);
+                let by_limit = f64::from(self.board.allowed(provider, now)) / rtt;
+                let by_pace = lane.settings.rate.map_or(f64::MAX, |rate| rate.per_second);
+                waiting as f64 > by_limit.min(by_pace) * SATURATED.as_secs_f64()
+            })
+            .collect()
+    }
+
+    /// Gives a delivery that is in no list to a candidate: it begins at once, or
+    /// waits for a permit there.
+    pub(super) fn assign(
+        &mut self,
+        at: StubRef,
+        candidate: u8,
+        panic: bool,
+        end: End,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let provider = self.candidate(at, candidate).provider;
+        let first = end == End::Front || self.ready[provider.at()].is_empty();
+        let began =
+            if first { self.begin(at, candidate, panic, now, effects) } else { Began::NoPermit };
+        match began {
+            Began::Yes | Began::Aside => {}
+            Began::NoPermit if !panic => {
+                self.deliveries.stubs[at].place = Place::Ready(provider, candidate);
+                let queue = &mut self.ready[provider.at()];
+                match end {
+                    End::Back => queue.push_back(&mut self.deliveries.stubs, at),
+                    End::Front => queue.push_front(&mut self.deliveries.stubs, at),
+                }
+            }
+            Began::NoPermit | Began::Closed => self.enter(at, End::Front, now),
+        }
+    }
+
+    /// Begins attempts for those that are assigned, as far as permits go.
+    fn start_ready(&mut self, provider: ProviderIndex, now: Now, effects: &mut Vec<Effect>) {
+        if self.draining {
+            return;
+        }
+        while let Some(at) = self.ready[provider.at()].first() {
+            let Place::Ready(_, candidate) = self.deliveries.stubs[at].place else { return };
+            match self.begin(at, candidate, false, now, effects) {
+                Began::Yes | Began::Aside => {}
+                Began::NoPermit => return,
+                Began::Closed => {
+                    self.take_out(at);
+                    self.enter(at, End::Front, now);
+                }
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        at: StubRef,
+        candidate: u8,
+        panic: bool,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Began {
+        let entry = self.deliveries.message_of(at);
+        let Some(body) = entry.body.clone() else { return Began::Closed };
+        if now.utc >= entry.dispatch_until() {
+            self.settle(at, State::Expired, Some(Reason::Ttl), now, effects);
+            return Began::Aside;
+        }
+        let candidate = self.candidate(at, candidate).clone();
+        if self.waits_for_another(at) {
+            self.take_out(at);
+            self.deliveries.stubs[at].place = Place::Held;
+            return Began::Aside;
+        }
+        let Some(permit) =
+            self.board.admit(candidate.provider, &candidate.keys, panic, now.instant)
+        else {
+            let open = self.board.open(&candidate.keys, panic, now.instant).is_ok();
+            return if open { Began::NoPermit } else { Began::Closed };
+        };
+        self.take_out(at);
+        self.supersede_older(at, now, effects);
+        self.take_off(at, candidate, permit, body, now, effects);
+        Began::Yes
+    }
+
+    /// The attempt begins: its intent is written first where it must not be made twice.
+    fn take_off(
+        &mut self,
+        at: StubRef,
+        candidate: Candidate,
+        permit: crate::routing::Permit,
+        body: std::sync::Arc<Body>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.tell_failover(at, candidate.provider, effects);
+        self.deliveries.stubs[at].place = Place::Flight;
+        let (stub, entry) = (&self.deliveries.stubs[at], self.deliveries.message_of(at));
+        let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
+        let attempt = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        let left = entry.expires_at().since(now.utc).max(LEAST_TTL);
+        let never = entry.now_or_never();
+        let order = Order {
+            attempt,
+            permit: permit.clone(),
+            n: stub.n,
+            address: candidate.address,
+            ttl: if never { Duration::ZERO } else { left },
+            expires_at: entry.expires_at(),
+            body,
+        };
+        let address = &order.body.message().recipients[usize::from(stub.n)].addresses
+            [usize::from(candidate.address)];
+        let address = hash(address);
+        let (delivery, policy) = (entry.id.delivery(stub.n), entry.policy);
+        let careful = self.careful_until.is_some_and(|until| now.instant < until);
+        let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful)
+            && policy.durability == Durability::Disk;
+        let provider = self.catalog.provider(candidate.provider).settings.id.clone();
+        let record = Intent { n, provider, address: candidate.address, at: now.utc };
+        let mut flight =
+            Flight { stub: at, candidate, permit, started: now, n, address, order: Some(order) };
+        if intent {
+            self.flights.insert(attempt, flight);
+            let upto = self.write(Record::Intent(delivery, record), effects);
+            self.unflushed.push_back((upto, AfterFlush::Call(attempt)));
+        } else {
+            if let Some(order) = flight.order.take() {
+                effects.push(Effect::Call(Box::new(order)));
+            }
+            self.flights.insert(attempt, flight);
+        }
+    }
+
+    /// Whether an older message of the same collapse key is in flight to the same
+    /// address: this one waits until that has landed.
+    fn waits_for_another(&mut self, at: StubRef) -> bool {
+        let mut waits = false;
+        for (other, _) in self.collapse.others(at) {
+            if self.deliveries.stubs[other].place == Place::Flight {
+                self.track(other).superseded = true;
+                waits = true;
+            }
+        }
+        waits
+    }
+
+    fn supersede_older(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+        for (other, age) in self.collapse.others(at) {
+            let settled =
+                matches!(self.deliveries.stubs[other].place, Place::Settled | Place::Free);
+            if age == Age::Older && !settled {
+                self.settle(other, State::Cancelled, Some(Reason::Superseded), now, effects);
+            }
+        }
+    }
+
+    /// The n-th candidate of a delivery.
+    pub(super) fn candidate(&self, at: StubRef, n: u8) -> &Candidate {
+        &self.lanes.lane(self.deliveries.stubs[at].shape).shape.candidates[usize::from(n)]
+    }
+
+    /// Plans a delivery that has just had an attempt.
+    pub(super) fn plan_of(&mut self, at: StubRef, now: Now) -> Plan {
+        let saturated = self.saturated(now.instant);
+        let shape = self.lanes.lane(self.deliveries.stubs[at].shape).shape.clone();
+        let Self { deliveries, board, ready, turns, rng, .. } = self;
+        Table {
+            deliveries,
+            board,
+            ready,
+            saturated: &saturated,
+            turns,
+            loading_full: false,
+            rng,
+            now,
+        }
+        .plan(at, &shape)
+    }
+
+    fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
+        self.take_out(at);
+        self.deliveries.stubs[at].place = Place::Loading;
+        let id = self.deliveries.message_of(at).id;
+        let waiting = self.loading.entry(id).or_default();
+        if waiting.is_empty() {
+            effects.push(Effect::Read(id));
+        }
+        waiting.push(at);
+    }
+
+    /// A delivery waits for a moment.
+    pub(super) fn rest(&mut self, at: StubRef, until: Instant, now: Now) {
+        let until = now.utc.plus(until.saturating_duration_since(now.instant));
+        self.track(at).progress.next_at = Some(until);
+        self.release_body(at);
+        self.deliveries.wait(at, until);
+    }
+
+    /// When a provider that has work gets its next token.
+    pub(super) fn pace_wake(&self, at: usize, now: Now) -> Option<Instant> {
+        let provider = ProviderIndex(at as u16);
+        let work = !self.ready[at].is_empty() || self.lanes.waiting(provider) > 0;
+        let next = self.board.permit_at(provider, now.instant).filter(|_| work)?;
+        (next > now.instant).then_some(next)
+    }
+
+    /// A better tier's provider was passed over because of its health.
+    fn tell_passed_over(
+        &self,
+        at: StubRef,
+        to: ProviderIndex,
+        passed_over: Option<(ProviderIndex, LeftOut)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let tried = self.deliveries.stubs[at].track.as_ref().is_some_and(|t| t.last.is_some());
+        let Some((from, why)) = passed_over.filter(|(from, _)| *from != to && !tried) else {
+            return;
+        };
+        let reason = match why {
+            LeftOut::Ejected | LeftOut::Probing => "ejected",
+            LeftOut::Throttled => "paused",
+            LeftOut::Saturated => "saturated",
+            LeftOut::ExcludedByDelivery | LeftOut::AddressPaused => return,
+        };
+        let route = self.lanes.lane(self.deliveries.stubs[at].shape).shape.route.clone();
+        effects.push(Effect::Tell(Fact::FailedOver { route, from, to, reason }));
+    }
+
+    /// The last attempt was elsewhere.
+    fn tell_failover(&mut self, at: StubRef, to: ProviderIndex, effects: &mut Vec<Effect>) {
+        let route = self.lanes.lane(self.deliveries.stubs[at].shape).shape.route.clone();
+        let Some(track) = &mut self.deliveries.stubs[at].track else { return };
+        let last = track.last.take();
+        if let Some((from, outcome)) = last.filter(|(from, _)| *from != to) {
+            let reason = outcome.word();
+            effects.push(Effect::Tell(Fact::FailedOver { route, from, to, reason }));
+        }
+    }
+}
+
+/// Whether another delivery may be assigned to the provider. A provider whose
+/// breaker is not closed queues nothing: canaries go one by one.
+fn room(board: &Board, ready: &[List], provider: ProviderIndex, now: Instant) -> bool {
+    let queued = ready[provider.at()].len() as u32;
+    let most = (board.allowed(provider, now) / READY_SHARE).max(1);
+    queued < most
+}
+
+/// Everything that decides whose turn it is, borrowed together.
+struct Table<'a> {
+    deliveries: &'a Deliveries,
+    board: &'a Board,
+    ready: &'a [List],
+    saturated: &'a [bool],
+    turns: &'a mut [u64],
+    loading_full: bool,
+    rng: &'a mut StdRng,
+    now: Now,
+}
+
+impl Table<'_> {
+    /// What a delivery is to do if its turn at `provider` is now; `None`: stay.
+    fn consider(&mut self, at: StubRef, shape: &Shape, provider: ProviderIndex) -> Option<Turn> {
+        let entry = self.deliveries.message_of(at);
+        if entry.body.is_none() {
+            return (!self.loading_full && self.any_open(shape)).then_some(Turn::Read);
+        }
+        if let Some(candidate) = self.repeat(at, shape) {
+            return Some(Turn::Go { candidate, panic: false, passed_over: None });
+        }
+        let plan = self.plan(at, shape);
+        let Some(first) = plan.order.first().copied() else {
+            let stub = &self.deliveries.stubs[at];
+            if stub.track.as_ref().is_some_and(|track| !track.tried.is_empty()) {
+                return Some(Turn::EndRound);
+            }
+            let own = plan.left_out.iter().any(|(_, closed)| match closed.why {
+                LeftOut::ExcludedByDelivery | LeftOut::AddressPaused => true,
+                LeftOut::Ejected | LeftOut::Probing | LeftOut::Throttled | LeftOut::Saturated => {
+                    false
+                }
+            });
+            return plan.look_again().filter(|_| own).map(Turn::Wait);
+        };
+        let chosen = &shape.candidates[usize::from(first)];
+        let permit = self.board.permit_at(chosen.provider, self.now.instant);
+        let canary_waits = plan.panic && permit != Some(self.now.instant);
+        if canary_waits || !self.goes_now(chosen.provider, provider) {
+            return None;
+        }
+        if shape.balance == Balance::RoundRobin
+            && let Some(turn) = shape.route_index.and_then(|at| self.turns.get_mut(usize::from(at)))
+        {
+            *turn = turn.wrapping_add(1);
+        }
+        let passed_over = plan.left_out.iter().find_map(|(n, closed)| {
+            let other = &shape.candidates[usize::from(*n)];
+            (other.tier < chosen.tier).then_some((other.provider, closed.why))
+        });
+        Some(Turn::Go { candidate: first, panic: plan.panic, passed_over })
+    }
+
+    /// A delivery drawn at one provider's turn may go to another one only where
+    /// nobody waits for that: else it would jump that one's queue.
+    fn goes_now(&self, chosen: ProviderIndex, drawn_at: ProviderIndex) -> bool {
+        let now = self.now.instant;
+        room(self.board, self.ready, chosen, now)
+            && (chosen == drawn_at
+                || (self.ready[chosen.at()].is_empty()
+                    && self.board.permit_at(chosen, now) == Some(now)))
+    }
+
+    fn plan(&mut self, at: StubRef, shape: &Shape) -> Plan {
+        let stub = &self.deliveries.stubs[at];
+        let entry = self.deliveries.entry(stub.message);
+        let recipient =
+            entry.body.as_ref().and_then(|body| body.message().recipients.get(usize::from(stub.n)));
+        let address = |n: u8| recipient.and_then(|r| r.addresses.get(usize::from(n)));
+        let own = |n: usize| {
+            let candidate = &shape.candidates[n];
+            let pair = (candidate.provider, candidate.address);
+            if let Some(track) = &stub.track {
+                if track.tried.contains(&pair) {
+                    return Own::Skip(LeftOut::ExcludedByDelivery, None);
+                }
+                let resting = track
+                    .resting
+                    .iter()
+                    .find(|(p, a, until)| (*p, *a) == pair && *until > self.now.utc);
+                if let Some((.., until)) = resting {
+                    let at = self.now.instant + until.since(self.now.utc);
+                    return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
+                }
+            }
+            let paused = address(candidate.address).and_then(|address| {
+                self.board.address_paused(candidate.provider, || hash(address), self.now.instant)
+            });
+            paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
+        };
+        let ask = Ask {
+            shape,
+            own: &own,
+            saturated: &|provider| self.saturated[provider.at()],
+            affinity: match shape.balance {
+                Balance::Weighted => address(0).map_or(0, hash),
+                Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
+            },
+            turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
+            now: self.now.instant,
+        };
+        plan(&ask, self.board, &mut || self.rng.random())
+    }
+
+    /// The candidate that a copy is to be repeated at.
+    fn repeat(&self, at: StubRef, shape: &Shape) -> Option<u8> {
+        let wanted = self.deliveries.stubs[at].track.as_ref()?.repeat?;
+        let n = shape.candidates.iter().position(|c| (c.provider, c.address) == wanted)?;
+        let open = self.board.open(&shape.candidates[n].keys, false, self.now.instant).is_ok();
+        open.then_some(n as u8)
+    }
+
+    /// Whether it is worth reading the body: some candidate could be tried.
+    fn any_open(&self, shape: &Shape) -> bool {
+        let now = self.now.instant;
+        let may = |candidate: &Candidate, panic: bool| {
+            room(self.board, self.ready, candidate.provider, now)
+                && self.board.open(&candidate.keys, panic, now).is_ok()
+        };
+        shape.candidates.iter().any(|candidate| may(candidate, false))
+            || shape.candidates.iter().any(|candidate| may(candidate, true))
+    }
+}
+
+/// An address as the board knows it.
+pub(super) fn hash(address: &Address) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    address.kind().name.hash(&mut hasher);
+    address.values().for_each(|value| value.hash(&mut hasher));
+    hasher.finish()
+}

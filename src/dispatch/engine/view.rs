@@ -1,0 +1,234 @@
+//! What can be seen of the engine: a message's unsettled deliveries, and the
+//! snapshot that the admin API, the console and the metrics read. They never
+//! stop the dispatcher: it publishes, they look.
+
+use std::sync::Arc;
+
+use pushyard_providers::{Answer, Priority};
+
+use super::super::deliveries::{Place, StubRef};
+use super::Engine;
+use crate::clock::{Now, Utc};
+use crate::model::{DeliveryId, MessageId, Progress, Reason, State};
+use crate::routing::{Cause, Counts, Key, ProviderIndex, Status};
+
+/// Everything that can be seen, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// When.
+    pub at: Utc,
+    /// In the order of the configuration.
+    pub providers: Vec<ProviderView>,
+    /// What waits.
+    pub queue: QueueView,
+    /// By route: the best tier that has a usable provider.
+    pub usable_tiers: Vec<(Arc<str>, Option<u8>)>,
+}
+
+/// One provider.
+#[derive(Clone, Debug)]
+pub struct ProviderView {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its kind.
+    pub kind: &'static str,
+    /// One of the five words of the API.
+    pub state: &'static str,
+    /// Why, when it is not healthy.
+    pub reason: Option<&'static str>,
+    /// Since when.
+    pub since: Utc,
+    /// Until when, if a time is set.
+    pub until: Option<Utc>,
+    /// Length of the passive window, in seconds.
+    pub window_s: u64,
+    /// What the window holds.
+    pub counts: Counts,
+    /// Latency quantiles of the latest answers: p50, p95, p99.
+    pub latency_ms: [u32; 3],
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// How many there may be.
+    pub limit: u32,
+    /// Calls a second that the configuration allows.
+    pub rate: Option<f64>,
+    /// Deliveries that could go there and wait.
+    pub parked: usize,
+    /// The vendor asked to wait until then.
+    pub paused_until: Option<Utc>,
+    /// Its parts, the whole first: part, state, reason.
+    pub keys: Vec<(String, &'static str, Option<&'static str>)>,
+    /// The latest answers that were not accepted.
+    pub last_errors: Vec<(Utc, Answer)>,
+    /// Money spent.
+    pub cost: f64,
+}
+
+/// What waits.
+#[derive(Clone, Debug, Default)]
+pub struct QueueView {
+    /// Deliveries that nothing has been tried of, and those that have been tried.
+    pub unsettled: u64,
+    /// In flight.
+    pub sending: u64,
+    /// Waiting for a time.
+    pub timed: u64,
+    /// The oldest that waits, by route and priority.
+    pub oldest: Vec<(Arc<str>, Priority, Utc)>,
+}
+
+impl Engine {
+    /// A message's unsettled deliveries, by place.
+    pub fn live(&self, id: MessageId, now: Now) -> Vec<(u16, Progress)> {
+        let Some(message) = self.deliveries.find(id) else { return Vec::new() };
+        let mut found: Vec<(u16, Progress)> = self
+            .deliveries
+            .of_message(message)
+            .into_iter()
+            .map(|at| (self.deliveries.stubs[at].n, self.progress_of(at, now)))
+            .collect();
+        found.sort_unstable_by_key(|(n, _)| *n);
+        found
+    }
+
+    fn progress_of(&self, at: StubRef, now: Now) -> Progress {
+        let stub = &self.deliveries.stubs[at];
+        let accepted_at = self.deliveries.message_of(at).id.accepted_at();
+        let mut progress = stub
+            .track
+            .as_ref()
+            .map_or_else(|| Progress::queued(accepted_at), |track| track.progress.clone());
+        let tried = progress.tries > 0;
+        let waiting = if tried { State::Waiting } else { State::Queued };
+        match stub.place {
+            // Its end is not on disk yet, so it may not be told.
+            Place::Flight | Place::Settled => {
+                (progress.state, progress.reason) = (State::Sending, None);
+            }
+            Place::Lane => {
+                progress.state = waiting;
+                progress.reason = self.parked_reason(at, now).or(progress.reason);
+            }
+            Place::Nowhere
+            | Place::Ready(..)
+            | Place::Loading
+            | Place::Timer
+            | Place::Held
+            | Place::Free => progress.state = waiting,
+        }
+        progress
+    }
+
+    fn parked_reason(&self, at: StubRef, now: Now) -> Option<Reason> {
+        let shape = &self.lanes.lane(self.deliveries.stubs[at].shape).shape;
+        if shape.candidates.is_empty() {
+            return Some(Reason::NoCandidate);
+        }
+        let open = |candidate: &crate::routing::Candidate| {
+            self.board.open(&candidate.keys, false, now.instant).is_ok()
+        };
+        (!shape.candidates.iter().any(open)).then_some(Reason::Parked)
+    }
+
+    /// Everything that can be seen.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let providers =
+            self.board.lanes().map(|(provider, _)| self.provider_view(provider, now)).collect();
+        let sending = self.flights.len() as u64;
+        Snapshot {
+            at: now.utc,
+            providers,
+            queue: QueueView {
+                unsettled: self.deliveries.unsettled(),
+                sending,
+                timed: self.deliveries.timed() as u64,
+                oldest: self.oldest_waiting(),
+            },
+            usable_tiers: self.usable_tiers(now),
+        }
+    }
+
+    fn usable_tiers(&self, now: Now) -> Vec<(Arc<str>, Option<u8>)> {
+        let usable = |provider: ProviderIndex| {
+            let mut keys = crate::routing::Keys::new();
+            keys.push(self.board.lane(provider).key);
+            self.board.open(&keys, false, now.instant).is_ok()
+        };
+        self.catalog
+            .routes
+            .iter()
+            .map(|route| {
+                let tier = route
+                    .tiers
+                    .iter()
+                    .position(|tier| tier.iter().any(|member| usable(member.provider)));
+                (route.name.clone(), tier.map(|tier| tier as u8))
+            })
+            .collect()
+    }
+
+    fn provider_view(&self, provider: ProviderIndex, now: Now) -> ProviderView {
+        let lane = self.board.lane(provider);
+        let key = self.board.key_at(lane.key);
+        let (state, reason) = words(key.health.status());
+        let until = match key.health.status() {
+            Status::Ejected { until, .. } => Some(utc_of(until, now)),
+            Status::Healthy { .. } | Status::Probing { .. } => None,
+        };
+        ProviderView {
+            id: lane.settings.id.clone(),
+            kind: lane.settings.kind,
+            state,
+            reason,
+            since: utc_before(key.health.since(), now),
+            until,
+            window_s: lane.settings.health.window.as_secs(),
+            counts: key.health.counts(now.instant),
+            latency_ms: lane.latency.quantiles_ms([0.5, 0.95, 0.99]),
+            in_flight: lane.in_flight,
+            limit: self.board.allowed(provider, now.instant),
+            rate: lane.settings.rate.map(|rate| rate.per_second),
+            parked: self.lanes.waiting(provider) + self.ready[provider.at()].len(),
+            paused_until: key.paused_until.filter(|at| *at > now.instant).map(|at| utc_of(at, now)),
+            keys: self.board.keys_of(provider).map(key_view).collect(),
+            last_errors: lane.last_errors.clone(),
+            cost: lane.accepted as f64 * lane.settings.cost_per_million / 1e6,
+        }
+    }
+}
+
+fn key_view(key: &Key) -> (String, &'static str, Option<&'static str>) {
+    let (state, reason) = words(key.health.status());
+    (key.part.text().to_owned(), state, reason)
+}
+
+fn words(status: Status) -> (&'static str, Option<&'static str>) {
+    match status {
+        Status::Healthy { .. } => ("healthy", None),
+        Status::Ejected { cause: Cause::Operator, .. } => ("drained", Some(Cause::Operator.word())),
+        Status::Ejected { cause, .. } => ("ejected", Some(cause.word())),
+        Status::Probing { cause, .. } => ("probing", Some(cause.word())),
+    }
+}
+
+fn utc_of(at: std::time::Instant, now: Now) -> Utc {
+    now.utc.plus(at.saturating_duration_since(now.instant))
+}
+
+fn utc_before(at: std::time::Instant, now: Now) -> Utc {
+    let ago = now.instant.saturating_duration_since(at);
+    Utc::from_ms(now.utc.ms().saturating_sub(crate::clock::millis(ago)))
+}
+
+/// A delivery named by its id, for logs.
+impl Engine {
+    /// Whether a delivery is unsettled.
+    pub fn is_unsettled(&self, id: DeliveryId) -> bool {
+        self.deliveries.find(id.message()).is_some_and(|message| {
+            self.deliveries.of_message(message).iter().any(|at| {
+                let stub = &self.deliveries.stubs[*at];
+                stub.n == id.n() && stub.place != Place::Settled
+            })
+        })
+    }
+}

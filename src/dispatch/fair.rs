@@ -1,0 +1,383 @@
+//! Whose turn it is.
+//!
+//! Deliveries that may go to the same candidates wait in one lane, by client and
+//! priority. Each provider keeps its own turn over the clients that have work
+//! for it (deficit round robin with a quantum of 16), so a client that floods
+//! gets its share of each provider's calls and no more. Within a client high
+//! goes before normal four to one; within a priority the oldest goes first, until
+//! the oldest has waited for half a minute: then three of the newest go for each
+//! of the oldest, so that fresh messages stay fast while a backlog drains.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use pushyard_providers::Priority;
+use smallvec::SmallVec;
+
+use super::deliveries::{ClientIndex, Deliveries, List, ShapeIndex, StubRef};
+use crate::clock::Utc;
+use crate::routing::{ProviderIndex, Shape};
+
+/// Deliveries a client may take before it is the next one's turn.
+const QUANTUM: u32 = 16;
+/// High-priority deliveries for each normal one.
+const HIGH_SHARE: u8 = 4;
+/// When the oldest has waited this long, fresh work goes first.
+const BACKLOG: Duration = Duration::from_secs(30);
+/// Newest deliveries for each oldest in a backlog.
+const FRESH_SHARE: u8 = 3;
+
+/// Lanes that are kept although no delivery uses them.
+const KEPT_LANES: usize = 1024;
+
+/// One client's deliveries in one lane.
+#[derive(Debug, Default)]
+struct Classes {
+    high: Class,
+    normal: Class,
+    /// High-priority deliveries since the last normal one.
+    high_in_row: u8,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    list: List,
+    /// Newest deliveries since the last oldest one.
+    fresh_in_row: u8,
+}
+
+impl Classes {
+    fn class(&mut self, priority: Priority) -> &mut Class {
+        match priority {
+            Priority::High => &mut self.high,
+            Priority::Normal => &mut self.normal,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.high.list.is_empty() && self.normal.list.is_empty()
+    }
+
+    /// Which priority is next.
+    fn turn(&self) -> Priority {
+        let normal = self.high.list.is_empty()
+            || (self.high_in_row >= HIGH_SHARE && !self.normal.list.is_empty());
+        if normal { Priority::Normal } else { Priority::High }
+    }
+}
+
+/// Deliveries of one shape.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// What they have in common.
+    pub(super) shape: Arc<Shape>,
+    clients: SmallVec<[(ClientIndex, Classes); 1]>,
+    /// Deliveries of this shape anywhere; at zero the lane is given up.
+    users: usize,
+}
+
+impl Lane {
+    fn classes(&mut self, client: ClientIndex) -> &mut Classes {
+        let at = match self.clients.iter().position(|(known, _)| *known == client) {
+            Some(at) => at,
+            None => {
+                self.clients.push((client, Classes::default()));
+                self.clients.len() - 1
+            }
+        };
+        &mut self.clients[at].1
+    }
+}
+
+/// A provider's turn over the clients.
+#[derive(Debug, Default)]
+struct Turn {
+    ring: VecDeque<ClientIndex>,
+    /// What the first in the ring may still take.
+    deficit: u32,
+    lanes: HashMap<ClientIndex, VecDeque<ShapeIndex>>,
+    waiting: usize,
+}
+
+impl ClientIndex {
+    fn joins(self, turn: &mut Turn, shape: ShapeIndex) {
+        let lanes = turn.lanes.entry(self).or_default();
+        if !lanes.contains(&shape) {
+            lanes.push_back(shape);
+        }
+        if !turn.ring.contains(&self) {
+            turn.ring.push_back(self);
+        }
+    }
+}
+
+/// All lanes and turns.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: Vec<Option<Lane>>,
+    free: Vec<u32>,
+    by_shape: HashMap<Arc<Shape>, ShapeIndex>,
+    turns: Vec<Turn>,
+}
+
+impl Lanes {
+    pub(super) fn new(providers: usize) -> Self {
+        Self { turns: (0..providers).map(|_| Turn::default()).collect(), ..Self::default() }
+    }
+
+    /// The lane of a shape; a delivery will use it.
+    pub(super) fn join(&mut self, shape: Shape) -> ShapeIndex {
+        if let Some(known) = self.by_shape.get(&shape) {
+            let known = *known;
+            self.lane_mut(known).users += 1;
+            return known;
+        }
+        let shape = Arc::new(shape);
+        let lane = Lane { shape: shape.clone(), clients: SmallVec::new(), users: 1 };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.lanes[at as usize] = Some(lane);
+                ShapeIndex(at)
+            }
+            None => {
+                self.lanes.push(Some(lane));
+                ShapeIndex(self.lanes.len() as u32 - 1)
+            }
+        };
+        self.by_shape.insert(shape, at);
+        at
+    }
+
+    /// A delivery uses the lane no more.
+    pub(super) fn leave(&mut self, at: ShapeIndex) {
+        let many = self.by_shape.len() > KEPT_LANES;
+        let lane = self.lane_mut(at);
+        lane.users -= 1;
+        // A handful of shapes carry all traffic; keeping those for good is
+        // cheaper than making them again for every message.
+        if lane.users > 0 || !many {
+            return;
+        }
+        let shape = lane.shape.clone();
+        self.by_shape.remove(&shape);
+        self.lanes[at.0 as usize] = None;
+        self.free.push(at.0);
+        for turn in &mut self.turns {
+            for lanes in turn.lanes.values_mut() {
+                lanes.retain(|other| *other != at);
+            }
+        }
+    }
+
+    /// A lane.
+    pub(super) fn lane(&self, at: ShapeIndex) -> &Lane {
+        self.lanes[at.0 as usize].as_ref().expect("a lane is kept as long as a delivery uses it")
+    }
+
+    fn lane_mut(&mut self, at: ShapeIndex) -> &mut Lane {
+        self.lanes[at.0 as usize].as_mut().expect("a lane is kept as long as a delivery uses it")
+    }
+
+    /// All lanes.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().flatten()
+    }
+
+    /// Deliveries waiting that could go to this provider.
+    pub(super) fn waiting(&self, provider: ProviderIndex) -> usize {
+        self.turns[provider.at()].waiting
+    }
+
+    /// Puts a delivery into its lane, behind the others or before them.
+    pub(super) fn push(&mut self, deliveries: &mut Deliveries, at: StubRef, end: End) {
+        let entry = deliveries.message_of(at);
+        let (client, priority) = (entry.client, entry.policy.priority);
+        let shape = deliveries.stubs[at].shape;
+        let lane = self.lane_mut(shape);
+        let class = lane.classes(client).class(priority);
+        match end {
+            End::Back => class.list.push_back(&mut deliveries.stubs, at),
+            End::Front => class.list.push_front(&mut deliveries.stubs, at),
+        }
+        let lane_shape = lane.shape.clone();
+        for provider in providers(&lane_shape) {
+            let turn = &mut self.turns[provider.at()];
+            turn.waiting += 1;
+            client.joins(turn, shape);
+        }
+    }
+
+    /// Takes a delivery out of its lane.
+    pub(super) fn remove(&mut self, deliveries: &mut Deliveries, at: StubRef) {
+        let entry = deliveries.message_of(at);
+        let (client, priority) = (entry.client, entry.policy.priority);
+        let shape = deliveries.stubs[at].shape;
+        let lane = self.lane_mut(shape);
+        lane.classes(client).class(priority).list.remove(&mut deliveries.stubs, at);
+        let lane_shape = lane.shape.clone();
+        for provider in providers(&lane_shape) {
+            self.turns[provider.at()].waiting -= 1;
+        }
+    }
+
+    /// The delivery whose turn it is at a provider, left in its lane. `wanted`
+    /// says whether a lane's next delivery may go there now; it is asked once for
+    /// each of a client's lanes, beginning with the client whose turn it is.
+    pub(super) fn next(
+        &mut self,
+        deliveries: &Deliveries,
+        provider: ProviderIndex,
+        now: Utc,
+        wanted: &mut dyn FnMut(StubRef, &Shape) -> bool,
+    ) -> Option<StubRef> {
+        let clients = self.turns[provider.at()].ring.len();
+        for _ in 0..clients {
+            let client = *self.turns[provider.at()].ring.front()?;
+            if let Some(found) = self.next_of(deliveries, provider, client, now, wanted) {
+                return Some(found);
+            }
+            let turn = &mut self.turns[provider.at()];
+            turn.ring.pop_front();
+            turn.deficit = 0;
+            if turn.lanes.get(&client).is_some_and(|lanes| !lanes.is_empty()) {
+                turn.ring.push_back(client);
+            } else {
+                turn.lanes.remove(&client);
+            }
+        }
+        None
+    }
+
+    fn next_of(
+        &mut self,
+        deliveries: &Deliveries,
+        provider: ProviderIndex,
+        client: ClientIndex,
+        now: Utc,
+        wanted: &mut dyn FnMut(StubRef, &Shape) -> bool,
+    ) -> Option<StubRef> {
+        let count = self.turns[provider.at()].lanes.get(&client).map_or(0, VecDeque::len);
+        for _ in 0..count {
+            let shape = *self.turns[provider.at()].lanes.get(&client)?.front()?;
+            let peeked = self.peek(deliveries, shape, client, now);
+            let lane_shape = self.lane(shape).shape.clone();
+            let found = peeked.filter(|at| wanted(*at, &lane_shape));
+            if let Some(lanes) = self.turns[provider.at()].lanes.get_mut(&client)
+                && found.is_none()
+            {
+                lanes.pop_front();
+                // An empty lane joins again with its next delivery.
+                if peeked.is_some() {
+                    lanes.push_back(shape);
+                }
+            }
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    fn peek(
+        &mut self,
+        deliveries: &Deliveries,
+        shape: ShapeIndex,
+        client: ClientIndex,
+        now: Utc,
+    ) -> Option<StubRef> {
+        let classes = self.lane_mut(shape).classes(client);
+        if classes.is_empty() {
+            return None;
+        }
+        let class = classes.class(classes.turn());
+        let oldest = class.list.first()?;
+        let waited = now.since(deliveries.message_of(oldest).not_before());
+        if waited > BACKLOG && class.fresh_in_row < FRESH_SHARE {
+            class.list.last()
+        } else {
+            Some(oldest)
+        }
+    }
+
+    /// A delivery that `next` named is assigned to a provider: counts it against
+    /// its client's turn there, and takes it out of its lane.
+    pub(super) fn take(
+        &mut self,
+        deliveries: &mut Deliveries,
+        at: StubRef,
+        provider: ProviderIndex,
+    ) {
+        let entry = deliveries.message_of(at);
+        let (client, priority) = (entry.client, entry.policy.priority);
+        let classes = self.lane_mut(deliveries.stubs[at].shape).classes(client);
+        classes.high_in_row = match priority {
+            Priority::High => classes.high_in_row.saturating_add(1),
+            Priority::Normal => 0,
+        };
+        let class = classes.class(priority);
+        class.fresh_in_row =
+            if class.list.first() == Some(at) { 0 } else { class.fresh_in_row.saturating_add(1) };
+        self.remove(deliveries, at);
+        self.charge(provider, client);
+    }
+
+    /// One of the client's calls at the provider.
+    fn charge(&mut self, provider: ProviderIndex, client: ClientIndex) {
+        let turn = &mut self.turns[provider.at()];
+        if turn.ring.front() != Some(&client) {
+            return;
+        }
+        if turn.deficit == 0 {
+            turn.deficit = QUANTUM;
+        }
+        turn.deficit -= 1;
+        if turn.deficit == 0 {
+            turn.ring.rotate_left(1);
+        }
+    }
+
+    /// The oldest waiting delivery of each (route, priority).
+    pub(super) fn oldest(&self, deliveries: &Deliveries) -> Vec<(Arc<str>, Priority, Utc)> {
+        let mut oldest: Vec<(Arc<str>, Priority, Utc)> = Vec::new();
+        for lane in self.all() {
+            for (_, classes) in &lane.clients {
+                for (priority, class) in
+                    [(Priority::High, &classes.high), (Priority::Normal, &classes.normal)]
+                {
+                    let Some(first) = class.list.first() else { continue };
+                    let since = deliveries.message_of(first).not_before();
+                    match oldest
+                        .iter_mut()
+                        .find(|(route, p, _)| *route == lane.shape.route && *p == priority)
+                    {
+                        Some((.., known)) => *known = since.min(*known),
+                        None => oldest.push((lane.shape.route.clone(), priority, since)),
+                    }
+                }
+            }
+        }
+        oldest
+    }
+}
+
+/// At which end of its class a delivery joins its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Behind the others.
+    Back,
+    /// Before them: it had its turn already.
+    Front,
+}
+
+/// The providers of a shape, each once.
+pub(super) fn providers(shape: &Shape) -> SmallVec<[ProviderIndex; 4]> {
+    let mut found: SmallVec<[ProviderIndex; 4]> = SmallVec::new();
+    for candidate in &shape.candidates {
+        if !found.contains(&candidate.provider) {
+            found.push(candidate.provider);
+        }
+    }
+    found
+}

@@ -1,0 +1,218 @@
+use std::time::{Duration, Instant};
+
+use super::{Cause, Gate, Health, Status};
+use crate::clock::Clock;
+use crate::routing::HealthSettings;
+
+const S: Duration = Duration::from_secs(1);
+
+fn healthy() -> (Health, Instant) {
+    let now = Clock::default().now().instant;
+    (Health::new(HealthSettings::default(), now), now)
+}
+
+fn ejected() -> (Health, Instant) {
+    let (mut health, now) = healthy();
+    for _ in 0..5 {
+        health.failure(false, now, 0.0);
+    }
+    assert!(matches!(health.status(), Status::Ejected { cause: Cause::Consecutive, .. }));
+    (health, now)
+}
+
+fn probing() -> (Health, Instant) {
+    let (mut health, now) = ejected();
+    let now = now + 30 * S;
+    assert!(health.tick(now).is_some());
+    (health, now)
+}
+
+#[test]
+fn five_failures_in_a_row_eject_and_four_do_not() {
+    let (mut health, now) = healthy();
+    for n in 1..=4 {
+        assert!(health.failure(false, now, 0.0).is_none(), "failure {n}");
+    }
+    assert_eq!(health.gate(now), Gate::Open);
+    assert!(health.failure(false, now, 0.0).is_some());
+    assert_eq!(health.gate(now), Gate::Closed);
+}
+
+#[test]
+fn a_success_between_breaks_the_row() {
+    let (mut health, now) = healthy();
+    for _ in 0..20 {
+        for _ in 0..4 {
+            assert!(health.failure(false, now, 0.0).is_none());
+        }
+        health.success(false, now);
+    }
+}
+
+#[test]
+fn a_row_shorter_than_one_percent_of_the_traffic_does_not_eject() {
+    let (mut health, now) = healthy();
+    for _ in 0..2000 {
+        health.success(false, now);
+    }
+    for n in 1..20 {
+        assert!(health.failure(false, now, 0.0).is_none(), "failure {n}");
+    }
+    // 2,025 samples: 1 % is 20.25, and by then the last 20 are all failures.
+    let moves = (0..5).filter(|_| health.failure(false, now, 0.0).is_some()).count();
+    assert_eq!(moves, 1);
+}
+
+#[test]
+fn failures_older_than_five_minutes_prove_nothing() {
+    let (mut health, now) = healthy();
+    for _ in 0..4 {
+        health.failure(false, now, 0.0);
+    }
+    assert!(health.failure(false, now + 301 * S, 0.0).is_none());
+}
+
+#[test]
+fn mostly_good_latest_calls_outweigh_a_row() {
+    let (mut health, now) = healthy();
+    for _ in 0..15 {
+        health.success(false, now);
+    }
+    for _ in 0..5 {
+        assert!(health.failure(false, now, 0.0).is_none());
+    }
+}
+
+#[test]
+fn an_ejection_ends_in_probation_after_its_time_and_grows_with_repetition() {
+    let (mut health, now) = ejected();
+    assert!(health.tick(now + 29 * S).is_none());
+    assert!(health.tick(now + 30 * S).is_some());
+    let now = now + 30 * S;
+    assert_eq!(health.gate(now), Gate::Canary);
+    let canary = health.begin(now);
+    assert!(health.failure(canary, now, 0.0).is_some());
+    assert!(health.tick(now + 59 * S).is_none());
+    assert!(health.tick(now + 60 * S).is_some());
+}
+
+#[test]
+fn jitter_makes_an_ejection_up_to_half_as_long_again() {
+    let (mut health, now) = healthy();
+    for _ in 0..5 {
+        health.failure(false, now, 1.0);
+    }
+    assert!(health.tick(now + 44 * S).is_none());
+    assert!(health.tick(now + 45 * S).is_some());
+}
+
+#[test]
+fn probation_sends_one_canary_at_a_time_and_one_a_second() {
+    let (mut health, now) = probing();
+    assert_eq!(health.gate(now), Gate::Canary);
+    assert!(health.begin(now));
+    assert_eq!(health.gate(now + 5 * S), Gate::Busy);
+    health.success(true, now);
+    assert_eq!(health.gate(now), Gate::Later(now + S));
+    assert_eq!(health.gate(now + S), Gate::Canary);
+}
+
+#[test]
+fn three_canaries_in_a_row_end_probation_with_a_slow_start() {
+    let (mut health, now) = probing();
+    for n in 0..3 {
+        let at = now + n * S;
+        let canary = health.begin(at);
+        health.success(canary, at);
+    }
+    let healed = now + 2 * S;
+    assert_eq!(health.gate(healed), Gate::Open);
+    assert!((health.ramp(healed) - 0.1).abs() < 1e-9);
+    assert!((health.ramp(healed + 15 * S) - 0.5).abs() < 1e-9);
+    health.tick(healed + 30 * S);
+    assert!((health.ramp(healed + 30 * S) - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn answers_to_calls_from_before_the_ejection_do_not_move_probation() {
+    let (mut health, now) = probing();
+    assert!(health.failure(false, now, 0.0).is_none());
+    for _ in 0..3 {
+        assert!(health.success(false, now).is_none());
+    }
+    assert!(matches!(health.status(), Status::Probing { successes: 0, .. }));
+}
+
+#[test]
+fn a_throttled_canary_frees_its_place_and_keeps_the_count() {
+    let (mut health, now) = probing();
+    let canary = health.begin(now);
+    health.success(canary, now);
+    let canary = health.begin(now + S);
+    health.end_without_sample(canary);
+    assert!(matches!(health.status(), Status::Probing { successes: 1, .. }));
+    assert_eq!(health.gate(now + 2 * S), Gate::Canary);
+}
+
+#[test]
+fn two_good_probes_end_an_ejection_early_but_not_one_for_the_credential_they_do_not_prove() {
+    let (mut health, now) = ejected();
+    assert!(health.probed(true, false, now + S, 0.0).is_none());
+    assert!(health.probed(true, false, now + 2 * S, 0.0).is_some());
+    assert!(matches!(health.status(), Status::Probing { .. }));
+
+    let (mut health, now) = healthy();
+    health.eject(Cause::Auth, now, 0.0);
+    for _ in 0..5 {
+        assert!(health.probed(true, false, now, 0.0).is_none());
+    }
+    assert!(health.probed(true, true, now, 0.0).is_some());
+}
+
+#[test]
+fn failed_probes_eject_only_a_provider_that_shows_no_success_by_itself() {
+    let (mut health, now) = healthy();
+    health.success(false, now);
+    for _ in 0..10 {
+        assert!(health.probed(false, true, now + 10 * S, 0.0).is_none());
+    }
+    assert!(health.probed(false, true, now + 30 * S, 0.0).is_some());
+}
+
+#[test]
+fn a_refused_credential_is_out_for_a_minute_and_no_panic_relaxes_it() {
+    let (mut health, now) = healthy();
+    health.eject(Cause::Auth, now, 0.0);
+    assert_eq!(health.gate_in_panic(now + 30 * S), Gate::Closed);
+    assert!(health.tick(now + 59 * S).is_none());
+    assert!(health.tick(now + 60 * S).is_some());
+}
+
+#[test]
+fn in_panic_an_ejected_key_takes_a_canary_each_second() {
+    let (mut health, now) = ejected();
+    assert_eq!(health.gate(now), Gate::Closed);
+    assert_eq!(health.gate_in_panic(now), Gate::Canary);
+    let canary = health.begin(now);
+    health.failure(canary, now, 0.0);
+    assert_eq!(health.gate_in_panic(now), Gate::Later(now + S));
+    let canary = health.begin(now + S);
+    health.success(canary, now + S);
+    assert!(matches!(health.status(), Status::Probing { successes: 1, .. }));
+}
+
+#[test]
+fn an_ejection_is_forgotten_for_every_half_minute_healthy() {
+    let (mut health, mut now) = probing();
+    for _ in 0..3 {
+        let canary = health.begin(now);
+        health.success(canary, now);
+        now += S;
+    }
+    now += 31 * S;
+    health.success(false, now);
+    for _ in 0..25 {
+        health.failure(false, now, 0.0);
+    }
+    assert!(health.tick(now + 30 * S).is_some(), "back to the first ejection's length");
+}

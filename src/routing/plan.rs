@@ -1,0 +1,358 @@
+//! Which candidates a delivery is offered to, in which order, and why the others
+//! are left out. Dispatch and `explain` call the same function.
+//!
+//! A candidate is a (provider, address) pair. The candidates of a delivery follow
+//! from its route and its addresses and are the same for all deliveries of the
+//! same [`Shape`]; what is usable now follows from the [`Board`]. Tiers spill by
+//! health: as long as the better tier's best member is healthy it gets
+//! everything, and what its slow start cannot carry goes to the next tier
+//! (Envoy's priority levels, with its overprovisioning factor of 1.4).
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::board::{Board, Closed, Keys, LeftOut};
+use super::catalog::{Catalog, Serves};
+use super::{Balance, ProviderIndex};
+use crate::model::Recipient;
+
+/// A tier whose best member is this much less than healthy still gets all (Envoy: 1.4).
+const OVERPROVISIONING: f64 = 1.4;
+
+/// A (provider, address) pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Whom to call.
+    pub provider: ProviderIndex,
+    /// Which of the recipient's addresses.
+    pub address: u8,
+    /// In which tier of the route.
+    pub tier: u8,
+    /// Its share within the tier.
+    pub weight: f64,
+    /// Money for a million calls.
+    pub cost: f64,
+    /// All of them must be usable.
+    pub keys: Keys,
+}
+
+/// What deliveries have in common for which the same is usable at any time: the
+/// route and the candidates. Deliveries of one shape wait in one lane.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Its place in the catalog; `None` when the configuration has it no more.
+    pub route_index: Option<u16>,
+    /// How its tiers share.
+    pub balance: Balance,
+    /// In the order of the route's tiers, then of the addresses.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Shape {
+    /// The candidates of a recipient on a route, leaving out what `excluded`
+    /// (provider, address) says.
+    pub fn of(
+        catalog: &Catalog,
+        board: &mut Board,
+        route: &Arc<str>,
+        recipient: &Recipient,
+        excluded: impl Fn(ProviderIndex, u8) -> bool,
+        now: Instant,
+    ) -> Self {
+        let found = catalog.routes.iter().position(|known| known.name == *route);
+        let mut candidates = Vec::new();
+        let tiers = found.map_or(&[][..], |at| &catalog.routes[at].tiers);
+        for (tier, members) in tiers.iter().enumerate() {
+            for member in members {
+                for (address, target) in recipient.addresses.iter().enumerate() {
+                    let address = address as u8;
+                    if excluded(member.provider, address)
+                        || catalog.serves(member.provider, recipient, target) != Serves::Yes
+                    {
+                        continue;
+                    }
+                    let built = catalog.provider(member.provider);
+                    let mut keys = Keys::new();
+                    keys.push(board.lane(member.provider).key);
+                    for part in built.provider.parts(target) {
+                        keys.push(board.key(member.provider, &part, now));
+                    }
+                    candidates.push(Candidate {
+                        provider: member.provider,
+                        address,
+                        tier: tier as u8,
+                        weight: member.weight,
+                        cost: built.settings.cost_per_million,
+                        keys,
+                    });
+                }
+            }
+        }
+        Self {
+            route: route.clone(),
+            route_index: found.map(|at| at as u16),
+            balance: found.map(|at| catalog.routes[at].balance).unwrap_or_default(),
+            candidates,
+        }
+    }
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        self.route == other.route && self.candidates == other.candidates
+    }
+}
+
+impl Eq for Shape {}
+
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.route.hash(state);
+        for candidate in &self.candidates {
+            (candidate.provider, candidate.address, &candidate.keys).hash(state);
+        }
+    }
+}
+
+/// What a delivery itself has to say about a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// Nothing.
+    Free,
+    /// It must not go there: not before that moment, if there is one.
+    Skip(LeftOut, Option<Instant>),
+}
+
+/// The question.
+pub struct Ask<'a> {
+    /// The delivery's candidates.
+    pub shape: &'a Shape,
+    /// What the delivery says about the n-th of them.
+    pub own: &'a dyn Fn(usize) -> Own,
+    /// Whether one would wait more than a second at this provider: it is left
+    /// out as long as another candidate would not wait.
+    pub saturated: &'a dyn Fn(ProviderIndex) -> bool,
+    /// The same for the same device, so that it stays with its provider.
+    pub affinity: u64,
+    /// The route's counter, for `round_robin`.
+    pub turn: u64,
+    /// Now.
+    pub now: Instant,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Positions in the shape's candidates, best first.
+    pub order: SmallVec<[u8; 8]>,
+    /// The others, each with the reason and when to look again.
+    pub left_out: SmallVec<[(u8, Closed); 4]>,
+    /// The first is tried only because every candidate is out.
+    pub panic: bool,
+}
+
+impl Plan {
+    /// When time alone may make a left-out candidate usable; `None`: something
+    /// must happen first.
+    pub fn look_again(&self) -> Option<Instant> {
+        self.left_out.iter().filter_map(|(_, closed)| closed.at).min()
+    }
+}
+
+/// See the module. `chance` draws numbers in 0..1.
+pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Plan {
+    let mut plan = filter(ask, board, false);
+    if plan.order.is_empty() && may_panic(ask, board, &plan) {
+        let second = filter(ask, board, true);
+        if !second.order.is_empty() {
+            plan = Plan { panic: true, ..second };
+        }
+    }
+    if plan.order.len() > 1 {
+        sort(ask, board, &mut plan.order, chance);
+    }
+    plan
+}
+
+/// Panic only where an ejection is what keeps the delivery from going.
+fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
+    plan.left_out.iter().any(|(n, closed)| {
+        closed.why == LeftOut::Ejected
+            && board.ejected_transiently(&ask.shape.candidates[usize::from(*n)].keys)
+    })
+}
+
+fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
+    let mut plan = Plan::default();
+    for (n, candidate) in ask.shape.candidates.iter().enumerate() {
+        let closed = match (ask.own)(n) {
+            Own::Skip(why, at) => Some(Closed { why, at }),
+            Own::Free => board.open(&candidate.keys, panic, ask.now).err(),
+        };
+        // A moment that has passed is no reason to look again.
+        let future = |closed: Closed| Closed { at: closed.at.filter(|at| *at > ask.now), ..closed };
+        match closed.map(future) {
+            Some(closed) => plan.left_out.push((n as u8, closed)),
+            None => plan.order.push(n as u8),
+        }
+    }
+    spill(ask, &mut plan);
+    plan
+}
+
+/// A saturated candidate is left out where another would not wait; where all
+/// would, they stand as they are.
+fn spill(ask: &Ask<'_>, plan: &mut Plan) {
+    if plan.order.len() < 2 {
+        return;
+    }
+    let saturated = |n: &u8| (ask.saturated)(ask.shape.candidates[usize::from(*n)].provider);
+    let full: SmallVec<[u8; 8]> = plan.order.iter().copied().filter(saturated).collect();
+    if full.is_empty() || full.len() == plan.order.len() {
+        return;
+    }
+    plan.order.retain(|n| !full.contains(n));
+    let why = Closed { why: LeftOut::Saturated, at: None };
+    plan.left_out.extend(full.into_iter().map(|n| (n, why)));
+}
+
+/// Draws the tier, then orders: the drawn tier, those after it, those before.
+fn sort(
+    ask: &Ask<'_>,
+    board: &Board,
+    order: &mut SmallVec<[u8; 8]>,
+    chance: &mut dyn FnMut() -> f64,
+) {
+    let candidate = |n: u8| &ask.shape.candidates[usize::from(n)];
+    let drawn = draw_tier(ask, board, order, chance);
+    let last = candidate(order[order.len() - 1]).tier;
+    // Tiers before the drawn one come after all that follow it.
+    let rank = |n: u8| {
+        let tier = candidate(n).tier;
+        if tier >= drawn { tier } else { tier + last + 1 }
+    };
+    let scored: SmallVec<[f64; 8]> =
+        order.iter().map(|n| score(ask, board, candidate(*n), chance)).collect();
+    let mut both: SmallVec<[(u8, f64, u8); 8]> =
+        order.iter().zip(scored).map(|(n, score)| (rank(*n), score, *n)).collect();
+    both.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+    order.clear();
+    order.extend(both.into_iter().map(|(_, _, n)| n));
+}
+
+/// Availability of a tier is that of its best member: our members are whole
+/// vendors, and one healthy vendor serves the tier.
+fn draw_tier(ask: &Ask<'_>, board: &Board, usable: &[u8], chance: &mut dyn FnMut() -> f64) -> u8 {
+    let mut tiers: SmallVec<[(u8, f64); 4]> = SmallVec::new();
+    for n in usable {
+        let candidate = &ask.shape.candidates[usize::from(*n)];
+        let availability = board.ramp(&candidate.keys, ask.now);
+        match tiers.last_mut() {
+            Some((tier, best)) if *tier == candidate.tier => *best = best.max(availability),
+            _ => tiers.push((candidate.tier, availability)),
+        }
+    }
+    if let [(only, _)] = tiers[..] {
+        return only;
+    }
+    let mut left = 1.0;
+    for (_, load) in &mut tiers {
+        let health = (OVERPROVISIONING * *load).min(1.0);
+        *load = health.min(left);
+        left -= *load;
+    }
+    let sum: f64 = tiers.iter().map(|(_, load)| load).sum();
+    // With everything healthy the first tier carries all, and no number is drawn.
+    if tiers[0].1 >= sum {
+        return tiers[0].0;
+    }
+    let mut drawn = chance() * sum;
+    for (tier, load) in &tiers {
+        drawn -= load;
+        if drawn <= 0.0 {
+            return *tier;
+        }
+    }
+    tiers[0].0
+}
+
+/// Smaller is better.
+fn score(
+    ask: &Ask<'_>,
+    board: &Board,
+    candidate: &Candidate,
+    chance: &mut dyn FnMut() -> f64,
+) -> f64 {
+    let weight = candidate.weight * board.ramp(&candidate.keys, ask.now);
+    match ask.shape.balance {
+        Balance::Weighted => rendezvous(ask.affinity, candidate.provider, weight),
+        Balance::RoundRobin => turn(ask, candidate),
+        Balance::LeastLatency => quickness(board, candidate, weight) * two_choices(ask, chance),
+        // Money in whole units first, quickness as the tie-break below them.
+        Balance::Cheapest => candidate.cost * 1e6 + quickness(board, candidate, weight).min(1e5),
+    }
+}
+
+/// PeakEWMA: what one more call would wait for.
+fn quickness(board: &Board, candidate: &Candidate, weight: f64) -> f64 {
+    if weight <= 0.0 {
+        return f64::MAX;
+    }
+    let lane = board.lane(candidate.provider);
+    let rtt = lane.latency.rtt().max(Duration::from_micros(1)).as_secs_f64();
+    rtt * f64::from(lane.in_flight + 1) / weight
+}
+
+/// Power of two choices: of more than two members each has a chance to sit this
+/// draw out, so that the best one is not stampeded on a stale figure. With one
+/// or two members it is plain comparison.
+fn two_choices(ask: &Ask<'_>, chance: &mut dyn FnMut() -> f64) -> f64 {
+    let members = ask.shape.candidates.len() as f64;
+    if members > 2.0 && chance() > 2.0 / members { 1e9 } else { 1.0 }
+}
+
+/// Weighted rendezvous hashing: the member with the smallest −ln(u)/weight,
+/// where u is a hash of device and member in 0..1. The same device goes to the
+/// same member while that is there, and an absent one's share is spread evenly.
+fn rendezvous(affinity: u64, provider: ProviderIndex, weight: f64) -> f64 {
+    if weight <= 0.0 {
+        return f64::MAX;
+    }
+    let hash = mix(affinity ^ mix(u64::from(provider.0) + 1));
+    // 53 bits make a double in 0..1; half a step keeps it away from 0.
+    let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -uniform.ln() / weight
+}
+
+/// SplitMix64's finaliser: every input bit reaches every output bit.
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The members of a tier, turned by the route's counter.
+fn turn(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
+    let tier: SmallVec<[ProviderIndex; 8]> = ask
+        .shape
+        .candidates
+        .iter()
+        .filter(|other| other.tier == candidate.tier)
+        .map(|other| other.provider)
+        .collect();
+    let mut members = tier;
+    members.dedup();
+    let at = members.iter().position(|member| *member == candidate.provider).unwrap_or(0) as u64;
+    let count = members.len().max(1) as u64;
+    ((at + count - ask.turn % count) % count) as f64
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
