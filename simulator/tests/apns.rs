@@ -81,10 +81,9 @@ async fn repeated_header_is_refused() {
 async fn provider_token_has_an_age() {
     let sim = Sim::start().await;
     let key = sim.file("AuthKey_SIMKEY0001.p8");
-    for (issued, reason) in [
-        (now() - 3700, "ExpiredProviderToken"),
-        (now() + 1000, "InvalidProviderToken"),
-    ] {
+    for (issued, reason) in
+        [(now() - 3700, "ExpiredProviderToken"), (now() + 1000, "InvalidProviderToken")]
+    {
         let push = sim.push(TOKEN).header("authorization", &bearer(&key, "SIMKEY0001", issued));
         assert_eq!(sim.apns().await.answer(&push).await.reason(), reason);
     }
@@ -107,37 +106,39 @@ async fn second_token_within_twenty_minutes_is_an_update_too_many() {
     let second = sim.push(TOKEN).header("authorization", &bearer(&key, "SIMKEY0001", now() - 1200));
     assert_eq!(client.answer(&first).await.status, 200);
     let refused = client.answer(&second).await;
-    assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (429, "TooManyProviderTokenUpdates"));
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason().as_str()),
+        (429, "TooManyProviderTokenUpdates")
+    );
     assert_eq!(client.answer(&first).await.status, 200, "the first one still counts");
     assert_eq!(sim.apns().await.answer(&second).await.status, 200, "another connection is new");
 }
 
 #[tokio::test]
 async fn connection_is_bound_to_its_key() {
-    let dir = tempfile::tempdir().unwrap();
     let sim = Sim::with(|settings| {
         // A second key is registered by its file.
         let first = settings.dir.join("AuthKey_SIMKEY0001.p8");
         std::fs::copy(first, settings.dir.join("AuthKey_SIMKEY0002.p8")).unwrap();
     })
     .await;
-    drop(dir);
     let client = sim.apns().await;
     assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
     let key = sim.file("AuthKey_SIMKEY0002.p8");
     let other = sim.push(TOKEN).header("authorization", &bearer(&key, "SIMKEY0002", now()));
     let refused = client.answer(&other).await;
-    assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (403, "UnrelatedKeyIdInToken"));
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason().as_str()),
+        (403, "UnrelatedKeyIdInToken")
+    );
     assert_eq!(sim.apns().await.answer(&other).await.status, 200);
 }
 
 #[tokio::test]
 async fn certificate_stands_in_for_a_token() {
     let sim = Sim::start().await;
-    let login = Login::Certificate {
-        chain: sim.file("apns-client.pem"),
-        key: sim.file("apns-client.key"),
-    };
+    let login =
+        Login::Certificate { chain: sim.file("apns-client.pem"), key: sim.file("apns-client.key") };
     let client = Client::connect(&sim, "apns", login, &[b"h2"]).await.unwrap();
     let push = sim.push(TOKEN).without("authorization");
     assert_eq!(client.answer(&push).await.status, 200);
@@ -211,11 +212,10 @@ async fn slow_token_is_taken_late() {
     let client = sim.apns().await;
     for token in [hex("slow120-"), "fa17000b0078".into()] {
         let taken = sim.vendor("apns").accepted;
-        let answer = client.start(&sim.push(&token));
-        let answer = tokio::spawn_in_test(answer);
+        let answer = client.begin(&sim.push(&token));
         until("the request is there", || sim.vendor("apns").in_flight == 1).await;
         assert_eq!(sim.vendor("apns").accepted, taken, "{token}");
-        assert_eq!(answer.await.status, 200);
+        assert_eq!(answer.end().await.unwrap().status, 200);
         assert_eq!(sim.vendor("apns").accepted, taken + 1);
     }
 }

@@ -102,7 +102,10 @@ impl Sim {
         Push {
             path: format!("/3/device/{token}"),
             headers: vec![
-                ("authorization".into(), bearer(&self.file("AuthKey_SIMKEY0001.p8"), "SIMKEY0001", now())),
+                (
+                    "authorization".into(),
+                    bearer(&self.file("AuthKey_SIMKEY0001.p8"), "SIMKEY0001", now()),
+                ),
                 ("apns-topic".into(), "com.example.app".into()),
                 ("apns-push-type".into(), "alert".into()),
             ],
@@ -122,8 +125,9 @@ pub(crate) fn now() -> u64 {
 pub(crate) fn bearer(key_file: &Path, key_id: &str, issued: u64) -> String {
     type Made = std::collections::HashMap<(Vec<u8>, String, u64), String>;
     static MADE: OnceLock<std::sync::Mutex<Made>> = OnceLock::new();
-    // Tests of one process that begin in different minutes share a token too.
-    let issued = if issued.abs_diff(now()) < 60 { issued / 600 * 600 } else { issued };
+    static START: OnceLock<u64> = OnceLock::new();
+    let start = *START.get_or_init(now);
+    let issued = if issued.abs_diff(start) < 300 { start } else { issued };
     let pem = std::fs::read(key_file).unwrap();
     let mut made = MADE.get_or_init(Default::default).lock().unwrap();
     made.entry((pem.clone(), key_id.to_owned(), issued))
@@ -165,7 +169,9 @@ impl Claims {
         let key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
         let assertion =
             jsonwebtoken::encode(&Header::new(Algorithm::RS256), &self.0, &key).unwrap();
-        format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={assertion}")
+        format!(
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={assertion}"
+        )
     }
 }
 
@@ -267,6 +273,21 @@ impl Answer {
     }
 }
 
+/// A request that is under way; dropped, it is given up.
+pub(crate) struct Begun(JoinSet<Result<Answer, h2::Error>>);
+
+impl Begun {
+    pub(crate) async fn end(mut self) -> Result<Answer, h2::Error> {
+        soon(self.0.join_next()).await.unwrap().unwrap()
+    }
+
+    /// Whether it has ended, with whatever.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        use futures_util::FutureExt as _;
+        self.0.join_next().now_or_never().is_some()
+    }
+}
+
 /// How a client logs in to TLS.
 pub(crate) enum Login {
     None,
@@ -298,10 +319,8 @@ impl Client {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         // As many streams as wanted before the server's settings: the limit
         // that is tested is the server's.
-        let (send, mut connection) = h2::client::Builder::new()
-            .initial_max_send_streams(100)
-            .handshake(tls)
-            .await?;
+        let (send, mut connection) =
+            h2::client::Builder::new().initial_max_send_streams(100).handshake(tls).await?;
         let limit = Arc::new(std::sync::atomic::AtomicUsize::new(usize::MAX));
         let seen = Arc::clone(&limit);
         let mut tasks = JoinSet::new();
@@ -311,12 +330,7 @@ impl Client {
             seen.store(now, std::sync::atomic::Ordering::Relaxed);
             polled
         }));
-        Ok(Self {
-            send,
-            origin: origin.to_owned(),
-            limit,
-            tasks,
-        })
+        Ok(Self { send, origin: origin.to_owned(), limit, tasks })
     }
 
     /// The stream limit that the server announced last.
@@ -328,10 +342,9 @@ impl Client {
     pub(crate) fn start(
         &self,
         push: &Push,
-    ) -> impl Future<Output = Result<Answer, h2::Error>> + Send + 'static {
-        let mut request = Request::builder()
-            .method(push.method)
-            .uri(format!("{}{}", self.origin, push.path));
+    ) -> impl Future<Output = Result<Answer, h2::Error>> + Send + use<> {
+        let mut request =
+            Request::builder().method(push.method).uri(format!("{}{}", self.origin, push.path));
         for (name, value) in &push.headers {
             request = request.header(name, value);
         }
@@ -354,6 +367,13 @@ impl Client {
         }
     }
 
+    /// Sends a request whose answer is waited for later.
+    pub(crate) fn begin(&self, push: &Push) -> Begun {
+        let mut task = JoinSet::new();
+        task.spawn(self.start(push));
+        Begun(task)
+    }
+
     pub(crate) async fn send(&self, push: &Push) -> Result<Answer, h2::Error> {
         let ready = self.send.clone().ready();
         soon(ready).await?;
@@ -366,13 +386,9 @@ impl Client {
 
     /// Asks for an access token.
     pub(crate) async fn token(&self, sim: &Sim, claims: &Claims) -> Answer {
-        let push = Push {
-            path: "/token".into(),
-            ..Push::default()
-        };
-        let push = push
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(claims.form(sim));
+        let push = Push { path: "/token".into(), ..Push::default() };
+        let push =
+            push.header("content-type", "application/x-www-form-urlencoded").body(claims.form(sim));
         self.answer(&push).await
     }
 
@@ -389,9 +405,7 @@ pub(crate) async fn tls(
     alpn: &[&[u8]],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(sim.file("ca.pem")).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_file(sim.file("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
