@@ -461,9 +461,14 @@ impl Deliveries {
         })
     }
 
-    /// How many wait for a time.
-    pub(super) fn timed(&self) -> usize {
-        self.timers.len()
+    /// Unsettled deliveries that something has been tried of. Walks all stubs: for
+    /// a snapshot, not for each event.
+    pub(super) fn tried(&self) -> u64 {
+        let tried = |stub: &&Stub| {
+            let live = !matches!(stub.place, Place::Free | Place::Settled | Place::Flight);
+            live && stub.track.is_some()
+        };
+        self.stubs.all.iter().filter(tried).count() as u64
     }
 
     /// The next moment at which `due` or `expired` has something.

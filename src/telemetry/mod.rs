@@ -1,1 +1,10 @@
-//! t
+//! What can be seen from outside: metrics, log lines, and the list of events they
+//! are made of. Nothing here decides, and nothing reads a metric back.
+
+mod events;
+mod log;
+mod metrics;
+
+pub use events::{MessageResult, Telemetry};
+pub use log::{Format, LogSettings, set_up};
+pub use metrics::{Attempts, Metrics, PROVIDER_STATES};

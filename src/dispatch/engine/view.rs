@@ -67,12 +67,12 @@ pub struct ProviderView {
 /// What waits.
 #[derive(Clone, Debug, Default)]
 pub struct QueueView {
-    /// Deliveries that nothing has been tried of, and those that have been tried.
-    pub unsettled: u64,
+    /// Nothing has been tried of them.
+    pub queued: u64,
     /// In flight.
     pub sending: u64,
-    /// Waiting for a time.
-    pub timed: u64,
+    /// Tried, and waiting for a time or a provider.
+    pub waiting: u64,
     /// The oldest that waits, by route and priority.
     pub oldest: Vec<(Arc<str>, Priority, Utc)>,
 }
@@ -134,14 +134,16 @@ impl Engine {
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let providers =
             self.board.lanes().map(|(provider, _)| self.provider_view(provider, now)).collect();
-        let sending = self.flights.len() as u64;
+        let unsettled = self.deliveries.unsettled();
+        let sending = (self.flights.len() as u64).min(unsettled);
+        let waiting = self.deliveries.tried().min(unsettled - sending);
         Snapshot {
             at: now.utc,
             providers,
             queue: QueueView {
-                unsettled: self.deliveries.unsettled(),
+                queued: unsettled - sending - waiting,
                 sending,
-                timed: self.deliveries.timed() as u64,
+                waiting,
                 oldest: self.oldest_waiting(),
             },
             usable_tiers: self.usable_tiers(now),

@@ -1,0 +1,236 @@
+//! The list of what can happen, and what is told of it: one place makes the log
+//! line and the metric together. Nothing at `info` grows with traffic; what
+//! repeats is told once a second with its count.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use pushyard_providers::Outcome;
+use tracing::{debug, error, info, warn};
+
+use super::metrics::{Attempts, Metrics};
+use crate::clock::{Clock, Now};
+use crate::dispatch::{Fact, Snapshot};
+use crate::model::State;
+use crate::routing::{Catalog, Moved, ProviderIndex, Status};
+
+/// A burst of failovers is one line in this time.
+const BURST: Duration = Duration::from_secs(1);
+
+/// What came of an offered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageResult {
+    /// Taken.
+    Accepted,
+    /// The first answer was given again.
+    Replayed,
+    /// It was faulty.
+    Invalid,
+    /// Its client was over its rate.
+    RateLimited,
+    /// There was no room for it.
+    Rejected,
+}
+
+impl MessageResult {
+    /// The label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Replayed => "replayed",
+            Self::Invalid => "invalid",
+            Self::RateLimited => "rate_limited",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// See the module. One for the process, shared.
+#[derive(Debug)]
+pub struct Telemetry {
+    metrics: Metrics,
+    clock: Arc<Clock>,
+    bursts: Mutex<HashMap<Failover, Burst>>,
+}
+
+/// What a burst of failovers has in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Failover {
+    route: Arc<str>,
+    from: Arc<str>,
+    to: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug)]
+struct Burst {
+    told: Instant,
+    untold: u64,
+}
+
+impl Telemetry {
+    /// With all metrics at zero.
+    pub fn new(clock: Arc<Clock>) -> Self {
+        Self { metrics: Metrics::default(), clock, bursts: Mutex::default() }
+    }
+
+    /// The metrics, to scrape and to get handles of.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The handles of one provider's calls.
+    pub fn attempts_of(&self, provider: &str) -> Attempts {
+        self.metrics.attempts_of(provider)
+    }
+
+    /// A message was offered.
+    pub fn message(&self, client: &str, result: MessageResult) {
+        self.metrics.messages.with_label_values(&[client, result.word()]).inc();
+    }
+
+    /// A request was answered.
+    pub fn request(&self, listener: &str, path: &str, status: u16) {
+        let status = status.to_string();
+        self.metrics.http_requests.with_label_values(&[listener, path, &status]).inc();
+    }
+
+    /// An alarm goes on or off.
+    pub fn alarm(&self, name: &'static str, on: bool) {
+        let gauge = self.metrics.alarm.with_label_values(&[name]);
+        if on && gauge.get() == 0 {
+            error!(alarm = name, "alarm");
+        } else if !on && gauge.get() == 1 {
+            info!(alarm = name, "alarm is over");
+        }
+        gauge.set(i64::from(on));
+    }
+
+    /// The engine tells.
+    pub fn fact(&self, fact: &Fact, catalog: &Catalog) {
+        let id = |provider: ProviderIndex| &catalog.provider(provider).settings.id;
+        match fact {
+            Fact::Settled { delivery, route, state, reason, took } => {
+                self.metrics.deliveries.with_label_values(&[&**route, state.word()]).inc();
+                if *state == State::Sent {
+                    let seconds = self.metrics.delivery_seconds.with_label_values(&[&**route]);
+                    seconds.observe(took.as_secs_f64());
+                }
+                debug!(
+                    %delivery,
+                    state = state.word(),
+                    reason = reason.map(|reason| reason.word()),
+                    "delivery settled"
+                );
+            }
+            Fact::Attempted { delivery, provider, outcome, answer, elapsed } => {
+                if *outcome == Outcome::AddressGone {
+                    self.metrics.addresses_gone.with_label_values(&[&**id(*provider)]).inc();
+                }
+                if answer.unexpected {
+                    warn!(
+                        provider = &**id(*provider),
+                        status = answer.status,
+                        code = answer.code.as_deref(),
+                        "vendor gave an answer that its documentation does not list"
+                    );
+                }
+                debug!(
+                    %delivery,
+                    provider = &**id(*provider),
+                    outcome = outcome.word(),
+                    status = answer.status,
+                    code = answer.code.as_deref(),
+                    detail = answer.detail.as_deref(),
+                    latency_ms = crate::clock::millis(*elapsed),
+                    "attempt"
+                );
+            }
+            Fact::FailedOver { route, from, to, reason } => {
+                let (from, to) = (id(*from).clone(), id(*to).clone());
+                self.failover(Failover { route: route.clone(), from, to, reason });
+            }
+            Fact::Moved(moved) => self.moved(moved, id(moved.provider)),
+            Fact::Probed { provider, ok, answer } => {
+                let result = if *ok { "ok" } else { "fail" };
+                self.metrics.probes.with_label_values(&[&**id(*provider), result]).inc();
+                debug!(
+                    provider = &**id(*provider),
+                    ok,
+                    code = answer.code.as_deref(),
+                    detail = answer.detail.as_deref(),
+                    "probe"
+                );
+            }
+        }
+    }
+
+    fn failover(&self, failover: Failover) {
+        let Failover { route, from, to, reason } = &failover;
+        self.metrics.failovers.with_label_values(&[&**route, &**from, &**to, *reason]).inc();
+        let now = self.clock.now().instant;
+        let mut bursts = self.bursts.lock().expect("no code panics while it holds this lock");
+        let burst = bursts.entry(failover.clone()).or_insert(Burst {
+            told: now.checked_sub(BURST).unwrap_or(now),
+            untold: 0,
+        });
+        burst.untold += 1;
+        if now.saturating_duration_since(burst.told) >= BURST {
+            tell_burst(&failover, burst, now);
+        }
+    }
+
+    /// Tells bursts that have ended, once a second.
+    pub fn flush(&self, now: Now) {
+        let mut bursts = self.bursts.lock().expect("no code panics while it holds this lock");
+        for (failover, burst) in bursts.iter_mut() {
+            let due = now.instant.saturating_duration_since(burst.told) >= BURST;
+            if burst.untold > 0 && due {
+                tell_burst(failover, burst, now.instant);
+            }
+        }
+        bursts.retain(|_, burst| {
+            now.instant.saturating_duration_since(burst.told) < 60 * BURST || burst.untold > 0
+        });
+    }
+
+    fn moved(&self, moved: &Moved, provider: &str) {
+        let (from, _) = word(moved.change.from);
+        let (to, cause) = word(moved.change.to);
+        let part = moved.part.text();
+        match moved.change.to {
+            Status::Ejected { .. } => {
+                warn!(provider, part, from, to, reason = cause, "provider state changed");
+            }
+            Status::Healthy { .. } | Status::Probing { .. } => {
+                info!(provider, part, from, to, reason = cause, "provider state changed");
+            }
+        }
+    }
+
+    /// The text of `/metrics`.
+    pub fn scrape(
+        &self,
+        snapshot: &Snapshot,
+        providers: &[(Arc<str>, pushyard_providers::Gauge)],
+        store: crate::store::Figures,
+    ) -> Vec<u8> {
+        self.metrics.scrape(snapshot, providers, store)
+    }
+}
+
+fn tell_burst(failover: &Failover, burst: &mut Burst, now: Instant) {
+    let Failover { route, from, to, reason } = failover;
+    let count = burst.untold;
+    warn!(route = &**route, from = &**from, to = &**to, reason, count, "failover");
+    *burst = Burst { told: now, untold: 0 };
+}
+
+fn word(status: Status) -> (&'static str, Option<&'static str>) {
+    match status {
+        Status::Healthy { .. } => ("healthy", None),
+        Status::Ejected { cause, .. } => ("ejected", Some(cause.word())),
+        Status::Probing { cause, .. } => ("probing", Some(cause.word())),
+    }
+}
