@@ -174,14 +174,22 @@ fn reason(error: &reqwest::Error) -> String {
     line
 }
 
-/// Whether an error of type `T` is among the causes, wrapped in I/O errors or not.
+/// Whether an error of type `T` is among the causes.
 fn caused_by<T: Error + 'static>(error: &reqwest::Error) -> bool {
-    sources(error).any(|source| {
-        let inner = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        source.is::<T>() || inner.is_some_and(|inner| inner.is::<T>())
+    sources(error).any(|source| source.is::<T>())
+}
+
+/// The causes, outermost first. An I/O error names as its source the source of
+/// what it wraps, which would leave out the wrapped error itself.
+fn sources(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |source| {
+        let io = source.downcast_ref::<std::io::Error>();
+        match io.and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => <dyn Error>::source(*source),
+        }
     })
 }
 
-fn sources(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |source| <dyn Error>::source(*source))
-}
+#[cfg(test)]
+mod tests;
