@@ -277,8 +277,9 @@ impl<'a> Seen<'a> {
     /// words count, and a project's name does not: it may be anything.
     fn quota_of(&self, what: &str) -> bool {
         let names = |text: &str| {
-            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
-            !text.starts_with("project") && words.any(|word| word.eq_ignore_ascii_case(what))
+            let told = text.split("consumer").next().unwrap_or_default();
+            let mut words = told.split(|c: char| !c.is_ascii_alphanumeric());
+            !told.starts_with("project") && words.any(|word| word.eq_ignore_ascii_case(what))
         };
         self.quotas.iter().any(|text| names(text)) || names(self.message)
     }

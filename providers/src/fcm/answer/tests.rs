@@ -126,6 +126,7 @@ fn every_documented_answer_has_its_class_whatever_the_order_of_its_details() {
         (429, "RESOURCE_EXHAUSTED", "", vec![fcm("QUOTA_EXCEEDED"), unknown()], (Throttled, "", "")),
         (429, "RESOURCE_EXHAUSTED", too_many, vec![info("RATE_LIMIT_EXCEEDED"), unknown()], (Throttled, "", "")),
         (429, "RESOURCE_EXHAUSTED", "", vec![quota("project:topic-device", "Message rate exceeded")], (Throttled, "", "")),
+        (429, "RESOURCE_EXHAUSTED", "Quota exceeded for consumer 'projects/my-topic-device'", vec![], (Throttled, "", "")),
         (429, "RESOURCE_EXHAUSTED", "", vec![], (Throttled, "", "")),
         (400, "INVALID_ARGUMENT", "", vec![apns("TooManyRequests")], (Throttled, "device", "")),
         (500, "INTERNAL", "", vec![fcm("INTERNAL"), unknown()], (Unavailable, "", "")),
