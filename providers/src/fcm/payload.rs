@@ -155,7 +155,7 @@ fn apns(push: &Push) -> Value {
     // *Sending Notification Requests to APNs*: a background push must have 5.
     let priority = match (push.priority, shown) {
         (Priority::High, Some(_)) => "10",
-        (Priority::Normal, Some(_)) | (_, None) => "5",
+        (Priority::Normal, Some(_)) | (Priority::High | Priority::Normal, None) => "5",
     };
     let replaces = push.collapse_key.as_deref().or(shown.and_then(|n| n.tag.as_deref()));
     let collapse_id = replaces.map_or_else(
