@@ -8,5 +8,6 @@ pub mod intake;
 pub mod model;
 pub mod routing;
 pub mod stack;
+pub mod feedback;
 pub mod store;
 pub mod telemetry;

@@ -10,12 +10,14 @@
 mod collapse;
 mod deliveries;
 mod delivery;
+mod driver;
 mod engine;
 mod fair;
 mod handle;
 mod retry;
 mod settings;
 
+pub use driver::{Driver, FlushMark, Parts};
 pub use engine::{
     AttemptId, Effect, Engine, Event, Fact, Order, ProviderView, QueueView, Snapshot, Token, cut,
 };

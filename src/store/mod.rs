@@ -190,6 +190,9 @@ pub trait Store: Send + Sync + 'static {
     /// Figures for metrics.
     fn figures(&self) -> Figures;
 
+    /// Rows and duration of the commits since the last call, at most 4,096.
+    fn commit_times(&self) -> Vec<(u32, Duration)>;
+
     /// Writes and flushes all that was submitted, notes that this end is in
     /// order, and refuses further work. Blocks.
     fn close(&self);

@@ -47,6 +47,8 @@ pub enum Event {
     Capacity(ProviderIndex, Option<u32>),
     /// Whether the store takes new messages.
     Store(Health),
+    /// Small state of the shell's, to be written in its place among the records.
+    Note(String, Option<Vec<u8>>),
     /// No new messages and no new attempts from here on.
     Drain,
     /// Time has passed.

@@ -180,6 +180,9 @@ impl Engine {
                 self.dirty[provider.at()] = true;
             }
             Event::Store(health) => self.store = health,
+            Event::Note(name, value) => {
+                self.write(Record::Note(name, value), effects);
+            }
             Event::Drain => self.draining = true,
             Event::Tick => self.tick(now, effects),
         }

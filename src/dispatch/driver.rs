@@ -1,0 +1,382 @@
+//! The one task that owns the engine. It gathers what has happened (commands,
+//! answers, flushes, reads, probes), hands it over as a batch with one reading of
+//! the clock, and carries out the effects in their order. It has no `if` about
+//! deliveries: what is decided is decided in the engine.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use pushyard_providers::{Answer, Call, Outcome, Processed, Written};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::handle::{Cancelled, Command, Rejected};
+use super::{AttemptId, Effect, Engine, Event, Order, Snapshot, Token, cut};
+use crate::clock::{Clock, Now};
+use crate::feedback::Receipts;
+use crate::model::{Body, MessageId};
+use crate::routing::{Catalog, ProviderIndex};
+use crate::stack::{Attempt, ProviderStack};
+use crate::store::{Flushed, Health, Record, Store};
+use crate::telemetry::Telemetry;
+
+/// Events of one kind taken in a batch at most, so that no kind starves another.
+const BATCH: usize = 256;
+
+/// How often the snapshot, the gauges and the notes are brought up to date.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// What the store's thread tells, without waiting for anyone.
+#[derive(Debug, Default)]
+pub struct FlushMark {
+    upto: AtomicU64,
+    broken: std::sync::Mutex<Option<String>>,
+    wake: Notify,
+}
+
+impl FlushMark {
+    /// Called from the store's thread.
+    pub fn told(&self, flushed: Flushed) {
+        match flushed {
+            Flushed::Upto(upto) => self.upto.store(upto, Ordering::Release),
+            Flushed::Broken(text) => {
+                *self.broken.lock().expect("no code panics while it holds this lock") = Some(text);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Why writing has failed for good, if it has.
+    pub fn broken(&self) -> Option<String> {
+        self.broken.lock().expect("no code panics while it holds this lock").clone()
+    }
+}
+
+/// What the driver works with.
+pub struct Parts {
+    /// Fed with what was recovered.
+    pub engine: Engine,
+    /// From the rest of the house.
+    pub commands: mpsc::Receiver<Command>,
+    /// Providers and routes.
+    pub catalog: Arc<Catalog>,
+    /// By provider.
+    pub stacks: Vec<ProviderStack>,
+    /// Where records go.
+    pub store: Arc<dyn Store>,
+    /// How far they are on disk.
+    pub flushed: Arc<FlushMark>,
+    /// Makes the string that every payload carries.
+    pub receipts: Arc<Receipts>,
+    /// Tells the time.
+    pub clock: Arc<Clock>,
+    /// Where facts go.
+    pub telemetry: Arc<Telemetry>,
+    /// Where the engine's state is published.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// No new attempts from its cancellation on.
+    pub drain: CancellationToken,
+    /// Attempts in flight may end within this time after that.
+    pub shutdown_timeout: Duration,
+    /// A second signal: cut at once.
+    pub cut: CancellationToken,
+}
+
+/// Someone who waits for an answer.
+enum Reply {
+    Submit(oneshot::Sender<Result<(), Rejected>>),
+    Cancel(oneshot::Sender<Cancelled>),
+    Wait(oneshot::Sender<()>),
+}
+
+/// See the module.
+pub struct Driver {
+    parts: Parts,
+    replies: HashMap<Token, Reply>,
+    next_token: u64,
+    calls: JoinSet<(AttemptId, Answer)>,
+    probes: JoinSet<(ProviderIndex, Answer)>,
+    reads: JoinSet<(MessageId, Option<Arc<Body>>)>,
+    effects: Vec<Effect>,
+    records: Vec<Record>,
+    told_upto: u64,
+    store_health: Health,
+    memos: Vec<Option<String>>,
+}
+
+impl Driver {
+    /// Takes its parts over; nothing runs yet. `effects` are those of recovery.
+    pub fn new(parts: Parts, effects: Vec<Effect>) -> Self {
+        let memos = parts.catalog.providers.iter().map(|built| built.provider.memo()).collect();
+        Self {
+            parts,
+            replies: HashMap::new(),
+            next_token: 0,
+            calls: JoinSet::new(),
+            probes: JoinSet::new(),
+            reads: JoinSet::new(),
+            effects,
+            records: Vec::new(),
+            told_upto: 0,
+            store_health: Health::Writable,
+            memos,
+        }
+    }
+
+    /// Runs until drained: no new attempts after `drain`, and what is in flight
+    /// has ended, or has been cut and written down as ambiguous. Ends early when
+    /// the store breaks; what the store then knows is what a restart will find.
+    pub async fn run(mut self) {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut drain_ends = None;
+        self.turn(Vec::new());
+        loop {
+            let wake = tokio::time::Instant::from_std(self.wake_at());
+            let mut events = Vec::new();
+            let drain = self.parts.drain.clone();
+            let second = self.parts.cut.clone();
+            let deadline = drain_ends.unwrap_or(wake + Duration::from_secs(3600));
+            tokio::select! {
+                Some(command) = self.parts.commands.recv() => self.command(command, &mut events),
+                Some(answered) = self.calls.join_next() => events.extend(answer(answered)),
+                () = self.parts.flushed.wake.notified() => {}
+                Some(Ok((id, body))) = self.reads.join_next() => events.push(Event::Read(id, body)),
+                Some(Ok((provider, answer))) = self.probes.join_next() => {
+                    events.push(Event::Probed(provider, answer));
+                }
+                () = tokio::time::sleep_until(wake) => events.push(Event::Tick),
+                _ = housekeeping.tick() => self.keep_house(&mut events),
+                () = drain.cancelled(), if drain_ends.is_none() => {
+                    drain_ends = Some(tokio::time::Instant::from_std(self.now().instant)
+                        + self.parts.shutdown_timeout);
+                    events.push(Event::Drain);
+                }
+                () = tokio::time::sleep_until(deadline), if drain_ends.is_some() => self.cut(&mut events),
+                () = second.cancelled(), if drain_ends.is_some() => self.cut(&mut events),
+            }
+            self.gather(&mut events);
+            self.turn(events);
+            if self.parts.flushed.broken().is_some() {
+                return;
+            }
+            if drain_ends.is_some() && self.parts.engine.in_flight() == 0 {
+                break;
+            }
+        }
+        self.keep_house(&mut Vec::new());
+        self.parts.store.submit(std::mem::take(&mut self.records));
+    }
+
+    fn now(&self) -> Now {
+        self.parts.clock.now()
+    }
+
+    fn wake_at(&self) -> std::time::Instant {
+        self.parts.engine.wake_at(self.now())
+    }
+
+    /// What else is there already.
+    fn gather(&mut self, events: &mut Vec<Event>) {
+        for _ in 0..BATCH {
+            let Ok(command) = self.parts.commands.try_recv() else { break };
+            self.command(command, events);
+        }
+        for _ in 0..BATCH {
+            let Some(answered) = self.calls.try_join_next() else { break };
+            events.extend(answer(answered));
+        }
+        let upto = self.parts.flushed.upto.load(Ordering::Acquire);
+        if upto > self.told_upto {
+            self.told_upto = upto;
+            events.push(Event::Flushed(upto));
+        }
+    }
+
+    fn turn(&mut self, events: Vec<Event>) {
+        let now = self.now();
+        for event in events {
+            self.parts.engine.on(event, now, &mut self.effects);
+        }
+        self.parts.engine.pump(now, &mut self.effects);
+        for effect in std::mem::take(&mut self.effects) {
+            self.carry_out(effect);
+        }
+        if !self.records.is_empty() {
+            self.parts.store.submit(std::mem::take(&mut self.records));
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Write(record) => self.records.push(record),
+            Effect::Call(order) => self.call(*order),
+            Effect::Tell(fact) => self.parts.telemetry.fact(&fact, &self.parts.catalog),
+            Effect::Read(id) => self.read(id),
+            Effect::Probe(provider) => self.probe(provider),
+            // A receiver that is gone does not wait any more.
+            Effect::Accepted(token) => match self.replies.remove(&token) {
+                Some(Reply::Submit(reply)) => drop(reply.send(Ok(()))),
+                Some(Reply::Cancel(_) | Reply::Wait(_)) | None => {}
+            },
+            Effect::Rejected(token, rejected) => match self.replies.remove(&token) {
+                Some(Reply::Submit(reply)) => drop(reply.send(Err(rejected))),
+                Some(Reply::Cancel(_) | Reply::Wait(_)) | None => {}
+            },
+            Effect::Cancelled(token, cancelled) => match self.replies.remove(&token) {
+                Some(Reply::Cancel(reply)) => drop(reply.send(cancelled)),
+                Some(Reply::Submit(_) | Reply::Wait(_)) | None => {}
+            },
+            Effect::Settled(token) => match self.replies.remove(&token) {
+                Some(Reply::Wait(reply)) => drop(reply.send(())),
+                Some(Reply::Submit(_) | Reply::Cancel(_)) | None => {}
+            },
+        }
+    }
+
+    fn command(&mut self, command: Command, events: &mut Vec<Event>) {
+        match command {
+            Command::Submit(body, reply) => {
+                let token = self.token(Reply::Submit(reply));
+                events.push(Event::Submitted(token, body));
+            }
+            Command::Cancel(id, reply) => {
+                let token = self.token(Reply::Cancel(reply));
+                events.push(Event::Cancel(token, id));
+            }
+            Command::Wait(id, reply) => {
+                let token = self.token(Reply::Wait(reply));
+                events.push(Event::Wait(token, id));
+            }
+            Command::Live(id, reply) => {
+                let now = self.now();
+                drop(reply.send(self.parts.engine.live(id, now)));
+            }
+        }
+    }
+
+    fn token(&mut self, reply: Reply) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.replies.insert(token, reply);
+        token
+    }
+
+    fn call(&mut self, order: Order) {
+        let index = order.permit.provider();
+        let stack = self.parts.stacks[index.at()].clone();
+        let built = self.parts.catalog.provider(index).clone();
+        let receipts = self.parts.receipts.clone();
+        self.calls.spawn(async move {
+            let attempt = order.attempt;
+            let written = Written::default();
+            let seen = written.clone();
+            let call = async move {
+                let message = order.body.message();
+                let delivery = message.id.delivery(order.n);
+                let recipient = &message.recipients[usize::from(order.n)];
+                let payload = match order.body.payload(built.serial, &*built.provider) {
+                    Ok(payload) => payload,
+                    Err(invalid) => {
+                        return Answer::new(Outcome::MessageInvalid)
+                            .code(invalid.code)
+                            .detail(&invalid.detail);
+                    }
+                };
+                let never = order.ttl.is_zero();
+                let call = Call {
+                    payload,
+                    address: recipient.addresses[usize::from(order.address)].clone(),
+                    delivery: delivery.uuid(),
+                    pushyard: receipts.string(delivery),
+                    ttl: order.ttl,
+                    expires_at: if never { 0 } else { order.expires_at.ms().div_ceil(1000) },
+                    written,
+                };
+                let answer = stack.oneshot(Attempt { permit: order.permit, call }).await;
+                answer.unwrap_or_else(|_| internal(Processed::No))
+            };
+            let answer = AssertUnwindSafe(call).catch_unwind().await;
+            let processed = if seen.is_set() { Processed::Maybe } else { Processed::No };
+            (attempt, answer.unwrap_or_else(|_| internal(processed)))
+        });
+    }
+
+    fn probe(&mut self, index: ProviderIndex) {
+        let built = self.parts.catalog.provider(index).clone();
+        let timeout = built.settings.probe.map_or(Duration::from_secs(3), |probe| probe.timeout);
+        self.probes.spawn(async move {
+            let probe = tokio::time::timeout(timeout, built.provider.probe());
+            let answer = probe.await.unwrap_or_else(|_| {
+                Answer::new(Outcome::Unavailable).code("timeout").detail("no answer to the probe")
+            });
+            (index, answer)
+        });
+    }
+
+    fn read(&mut self, id: MessageId) {
+        let store = self.parts.store.clone();
+        self.reads.spawn_blocking(move || {
+            let message = store.message(id).inspect_err(|error| {
+                tracing::error!(message = %id, %error, "a message cannot be read back");
+            });
+            (id, message.ok().flatten().map(Body::new))
+        });
+    }
+
+    /// Attempts that are still in flight are cut: a byte may have left.
+    fn cut(&mut self, events: &mut Vec<Event>) {
+        self.calls.abort_all();
+        for attempt in self.parts.engine.attempts() {
+            events.push(Event::Answered(attempt, cut()));
+        }
+    }
+
+    fn keep_house(&mut self, events: &mut Vec<Event>) {
+        let now = self.now();
+        self.parts.snapshot.store(Arc::new(self.parts.engine.snapshot(now)));
+        self.parts.telemetry.flush(now);
+        self.parts.telemetry.alarm("clock_step", self.parts.clock.step_held_back());
+        for (rows, took) in self.parts.store.commit_times() {
+            self.parts.telemetry.metrics().committed(rows, took);
+        }
+        let health = self.parts.store.health();
+        if health != self.store_health {
+            self.store_health = health;
+            self.parts.telemetry.alarm("store", health != Health::Writable);
+            events.push(Event::Store(health));
+        }
+        for (at, built) in self.parts.catalog.providers.iter().enumerate() {
+            let streams = built.provider.gauge().stream_capacity;
+            let streams = streams.and_then(|streams| u32::try_from(streams).ok());
+            events.push(Event::Capacity(ProviderIndex(at as u16), streams));
+            let memo = built.provider.memo();
+            if memo != self.memos[at] {
+                self.memos[at].clone_from(&memo);
+                let name = format!("memo/{}", built.settings.id);
+                events.push(Event::Note(name, memo.map(String::into_bytes)));
+            }
+        }
+    }
+}
+
+/// A call's answer as an event; a task that was cut has been answered for.
+fn answer(answered: Result<(AttemptId, Answer), tokio::task::JoinError>) -> Option<Event> {
+    answered.ok().map(|(attempt, answer)| Event::Answered(attempt, answer))
+}
+
+/// A fault of ours: before the call nothing was sent, after it nobody knows.
+fn internal(processed: Processed) -> Answer {
+    let outcome = match processed {
+        Processed::No | Processed::Yes => Outcome::MessageInvalid,
+        Processed::Maybe => Outcome::Ambiguous,
+    };
+    Answer::new(outcome).processed(processed).code("internal")
+}
