@@ -11,3 +11,4 @@ pub mod stack;
 pub mod feedback;
 pub mod store;
 pub mod telemetry;
+pub mod server;
