@@ -94,16 +94,17 @@ struct Reading {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self::starting_at(system_utc())
+        let now = Now { instant: monotonic(), utc: system_utc() };
+        Self { last: Mutex::new(Reading { now, held_back: false }) }
     }
 }
 
 impl Clock {
-    /// A clock whose wall time starts at `utc` (or at the system's, when later):
-    /// at start the store's `last_seen` must not lie in the future.
-    pub fn starting_at(utc: Utc) -> Self {
-        let now = Now { instant: monotonic(), utc: utc.max(system_utc()) };
-        Self { last: Mutex::new(Reading { now, held_back: false }) }
+    /// The wall clock is taken to be at least at `utc`: what the process before
+    /// saw must not lie in the future.
+    pub fn not_before(&self, utc: Utc) {
+        let mut last = self.last.lock().expect("no code panics while it holds this lock");
+        last.now.utc = last.now.utc.max(utc);
     }
 
     /// Both clocks.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::handle::{Cancelled, Command, Rejected};
+use super::tell::tell;
 use super::{AttemptId, Effect, Engine, Event, Order, Snapshot, Token, cut};
 use crate::clock::{Clock, Now};
 use crate::feedback::Receipts;
@@ -218,7 +219,7 @@ impl Driver {
         match effect {
             Effect::Write(record) => self.records.push(record),
             Effect::Call(order) => self.call(*order),
-            Effect::Tell(fact) => self.parts.telemetry.fact(&fact, &self.parts.catalog),
+            Effect::Tell(fact) => tell(&fact, &self.parts.catalog, &self.parts.telemetry),
             Effect::Read(id) => self.read(id),
             Effect::Probe(provider) => self.probe(provider),
             // A receiver that is gone does not wait any more.

@@ -16,6 +16,7 @@ mod fair;
 mod handle;
 mod retry;
 mod settings;
+mod tell;
 
 pub use driver::{Driver, FlushMark, Parts};
 pub use engine::{

@@ -69,6 +69,8 @@ pub struct Lane {
     pub accepted: u64,
     /// The latest answers that were not accepted, newest last.
     pub last_errors: Vec<(Utc, Answer)>,
+    /// The latest probe: when, whether it was good, and what was wrong.
+    pub last_probe: Option<(Utc, bool, Option<Arc<str>>)>,
 }
 
 /// The right to make one call. Only the board makes one.
@@ -178,6 +180,7 @@ impl Board {
                 latency: Latency::new(now),
                 accepted: 0,
                 last_errors: Vec::new(),
+                last_probe: None,
                 settings: settings.clone(),
             });
         }
@@ -463,8 +466,11 @@ impl Board {
             Status::Ejected { cause: Cause::Auth, .. } => proves_credential,
             Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => false,
         };
+        let lane = &mut self.lanes[provider.at()];
+        let detail = answer.detail.clone().or_else(|| answer.code.clone());
+        lane.last_probe = Some((now.utc, good, detail.filter(|_| !good)));
         if !good {
-            remember_error(&mut self.lanes[provider.at()], answer, now.utc);
+            remember_error(lane, answer, now.utc);
         }
         let key = &mut self.keys[index.0 as usize];
         let change = key.health.probed(good, proves, now.instant, jitter);

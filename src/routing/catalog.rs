@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pushyard_providers::{Address, Provider};
+use pushyard_providers::{Address, Gauge, Provider};
 
 use super::{ProviderIndex, ProviderSettings, Route};
 use crate::model::Recipient;
@@ -51,6 +51,14 @@ impl Catalog {
             [only] => Some(only),
             _ => None,
         })
+    }
+
+    /// The figures of each provider, by id, in the order of the configuration.
+    pub fn gauges(&self) -> Vec<(Arc<str>, Gauge)> {
+        self.providers
+            .iter()
+            .map(|built| (built.settings.id.clone(), built.provider.gauge()))
+            .collect()
     }
 
     /// Whether this provider could ever serve the recipient at this address:

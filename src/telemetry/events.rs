@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use pushyard_providers::Outcome;
+use pushyard_providers::{Answer, Outcome};
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{Attempts, Metrics};
-use crate::clock::{Clock, Now};
-use crate::dispatch::{Fact, Snapshot};
-use crate::model::State;
-use crate::routing::{Catalog, Moved, ProviderIndex, Status};
+use crate::clock::{Clock, Now, millis};
+use crate::model::{DeliveryId, Reason, State};
 
 /// A burst of failovers is one line in this time.
 const BURST: Duration = Duration::from_secs(1);
@@ -107,63 +105,68 @@ impl Telemetry {
         gauge.set(i64::from(on));
     }
 
-    /// The engine tells.
-    pub fn fact(&self, fact: &Fact, catalog: &Catalog) {
-        let id = |provider: ProviderIndex| &catalog.provider(provider).settings.id;
-        match fact {
-            Fact::Settled { delivery, route, state, reason, took } => {
-                self.metrics.deliveries.with_label_values(&[&**route, state.word()]).inc();
-                if *state == State::Sent {
-                    let seconds = self.metrics.delivery_seconds.with_label_values(&[&**route]);
-                    seconds.observe(took.as_secs_f64());
-                }
-                debug!(
-                    %delivery,
-                    state = state.word(),
-                    reason = reason.map(|reason| reason.word()),
-                    "delivery settled"
-                );
-            }
-            Fact::Attempted { delivery, provider, outcome, answer, elapsed } => {
-                if *outcome == Outcome::AddressGone {
-                    self.metrics.addresses_gone.with_label_values(&[&**id(*provider)]).inc();
-                }
-                if answer.unexpected {
-                    warn!(
-                        provider = &**id(*provider),
-                        status = answer.status,
-                        code = answer.code.as_deref(),
-                        "vendor gave an answer that its documentation does not list"
-                    );
-                }
-                debug!(
-                    %delivery,
-                    provider = &**id(*provider),
-                    outcome = outcome.word(),
-                    status = answer.status,
-                    code = answer.code.as_deref(),
-                    detail = answer.detail.as_deref(),
-                    latency_ms = crate::clock::millis(*elapsed),
-                    "attempt"
-                );
-            }
-            Fact::FailedOver { route, from, to, reason } => {
-                let (from, to) = (id(*from).clone(), id(*to).clone());
-                self.failover(Failover { route: route.clone(), from, to, reason });
-            }
-            Fact::Moved(moved) => self.moved(moved, id(moved.provider)),
-            Fact::Probed { provider, ok, answer } => {
-                let result = if *ok { "ok" } else { "fail" };
-                self.metrics.probes.with_label_values(&[&**id(*provider), result]).inc();
-                debug!(
-                    provider = &**id(*provider),
-                    ok,
-                    code = answer.code.as_deref(),
-                    detail = answer.detail.as_deref(),
-                    "probe"
-                );
-            }
+    /// A delivery has settled.
+    pub fn settled(&self, event: &DeliverySettled<'_>) {
+        let DeliverySettled { delivery, route, state, reason, took } = *event;
+        self.metrics.deliveries.with_label_values(&[route, state.word()]).inc();
+        if state == State::Sent {
+            let seconds = self.metrics.delivery_seconds.with_label_values(&[route]);
+            seconds.observe(took.as_secs_f64());
         }
+        let reason = reason.map(Reason::word);
+        debug!(%delivery, state = state.word(), reason, "delivery settled");
+    }
+
+    /// An attempt has ended. Its counters are the stack's; here is what is left
+    /// to tell.
+    pub fn attempted(&self, delivery: DeliveryId, provider: &str, answer: &Answer, took: Duration) {
+        let (status, code) = (answer.status, answer.code.as_deref());
+        if answer.outcome == Outcome::AddressGone {
+            self.metrics.addresses_gone.with_label_values(&[provider]).inc();
+        }
+        if answer.unexpected {
+            warn!(provider, status, code, "vendor answered what its documentation does not list");
+        }
+        debug!(
+            %delivery,
+            provider,
+            outcome = answer.outcome.word(),
+            status,
+            code,
+            detail = answer.detail.as_deref(),
+            latency_ms = millis(took),
+            "attempt"
+        );
+    }
+
+    /// A probe has ended.
+    pub fn probed(&self, provider: &str, ok: bool, answer: &Answer) {
+        let result = if ok { "ok" } else { "fail" };
+        self.metrics.probes.with_label_values(&[provider, result]).inc();
+        let (code, detail) = (answer.code.as_deref(), answer.detail.as_deref());
+        debug!(provider, ok, code, detail, "probe");
+    }
+
+    /// A breaker moved.
+    pub fn provider_moved(&self, event: &ProviderMoved<'_>) {
+        let ProviderMoved { provider, part, from, to, reason } = *event;
+        if to == "ejected" {
+            warn!(provider, part, from, to, reason, "provider state changed");
+        } else {
+            info!(provider, part, from, to, reason, "provider state changed");
+        }
+    }
+
+    /// A delivery went to another provider: counted at once, told as a burst.
+    pub fn failed_over(
+        &self,
+        route: &Arc<str>,
+        from: &Arc<str>,
+        to: &Arc<str>,
+        reason: &'static str,
+    ) {
+        let (route, from, to) = (route.clone(), from.clone(), to.clone());
+        self.failover(Failover { route, from, to, reason });
     }
 
     fn failover(&self, failover: Failover) {
@@ -171,10 +174,9 @@ impl Telemetry {
         self.metrics.failovers.with_label_values(&[&**route, &**from, &**to, *reason]).inc();
         let now = self.clock.now().instant;
         let mut bursts = self.bursts.lock().expect("no code panics while it holds this lock");
-        let burst = bursts.entry(failover.clone()).or_insert(Burst {
-            told: now.checked_sub(BURST).unwrap_or(now),
-            untold: 0,
-        });
+        let burst = bursts
+            .entry(failover.clone())
+            .or_insert(Burst { told: now.checked_sub(BURST).unwrap_or(now), untold: 0 });
         burst.untold += 1;
         if now.saturating_duration_since(burst.told) >= BURST {
             tell_burst(&failover, burst, now);
@@ -194,30 +196,36 @@ impl Telemetry {
             now.instant.saturating_duration_since(burst.told) < 60 * BURST || burst.untold > 0
         });
     }
+}
 
-    fn moved(&self, moved: &Moved, provider: &str) {
-        let (from, _) = word(moved.change.from);
-        let (to, cause) = word(moved.change.to);
-        let part = moved.part.text();
-        match moved.change.to {
-            Status::Ejected { .. } => {
-                warn!(provider, part, from, to, reason = cause, "provider state changed");
-            }
-            Status::Healthy { .. } | Status::Probing { .. } => {
-                info!(provider, part, from, to, reason = cause, "provider state changed");
-            }
-        }
-    }
+/// A delivery has settled.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliverySettled<'a> {
+    /// Which.
+    pub delivery: DeliveryId,
+    /// On which route.
+    pub route: &'a str,
+    /// As what.
+    pub state: State,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Since acceptance, or since it was to be delivered.
+    pub took: Duration,
+}
 
-    /// The text of `/metrics`.
-    pub fn scrape(
-        &self,
-        snapshot: &Snapshot,
-        providers: &[(Arc<str>, pushyard_providers::Gauge)],
-        store: crate::store::Figures,
-    ) -> Vec<u8> {
-        self.metrics.scrape(snapshot, providers, store)
-    }
+/// A breaker moved.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderMoved<'a> {
+    /// Whose.
+    pub provider: &'a str,
+    /// Of which part; empty: the whole.
+    pub part: &'a str,
+    /// The state before.
+    pub from: &'static str,
+    /// The state after.
+    pub to: &'static str,
+    /// Why.
+    pub reason: Option<&'static str>,
 }
 
 fn tell_burst(failover: &Failover, burst: &mut Burst, now: Instant) {
@@ -225,12 +233,4 @@ fn tell_burst(failover: &Failover, burst: &mut Burst, now: Instant) {
     let count = burst.untold;
     warn!(route = &**route, from = &**from, to = &**to, reason, count, "failover");
     *burst = Burst { told: now, untold: 0 };
-}
-
-fn word(status: Status) -> (&'static str, Option<&'static str>) {
-    match status {
-        Status::Healthy { .. } => ("healthy", None),
-        Status::Ejected { cause, .. } => ("ejected", Some(cause.word())),
-        Status::Probing { cause, .. } => ("probing", Some(cause.word())),
-    }
 }

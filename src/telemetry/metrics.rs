@@ -4,22 +4,17 @@
 //! Counters are counted where things happen; gauges are read off the engine's
 //! snapshot when someone scrapes, so nothing is computed for nobody.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
     CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
     IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use pushyard_providers::{Gauge, Outcome};
-
-use crate::dispatch::Snapshot;
-use crate::store::Figures;
+use pushyard_providers::{Outcome, Priority};
 
 /// 1 ms to 60 s: from a healthy vendor's answer to a delivery that waited for one.
-const SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
+const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Rows of a commit: one, to the most that a batch takes.
 const ROWS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0];
 
@@ -40,7 +35,6 @@ pub struct Metrics {
     pub(super) probes: IntCounterVec,
     pub(super) addresses_gone: IntCounterVec,
     pub(super) http_requests: IntCounterVec,
-    pub(super) config_reloads: IntCounterVec,
     pub(super) alarm: IntGaugeVec,
     provider_state: IntGaugeVec,
     provider_success_ratio: GaugeVec,
@@ -57,8 +51,6 @@ pub struct Metrics {
     store_commits: IntCounter,
     store_bytes: IntGauge,
     dead_letters: IntGauge,
-    events_pending: IntGauge,
-    config_last_reload_success: IntGauge,
 }
 
 impl Default for Metrics {
@@ -107,11 +99,6 @@ impl Default for Metrics {
                 "Requests to our listeners, by route template.",
                 &["listener", "path", "status"],
             ),
-            config_reloads: new.counters(
-                "config_reloads_total",
-                "Reloads of the configuration.",
-                &["result"],
-            ),
             alarm: new.gauges("alarm", "1 while someone should look.", &["name"]),
             provider_state: new.gauges(
                 "provider_state",
@@ -123,11 +110,7 @@ impl Default for Metrics {
                 "Share of successes in the passive window.",
                 &["provider"],
             ),
-            provider_in_flight: new.gauges(
-                "provider_in_flight",
-                "Calls in flight.",
-                &["provider"],
-            ),
+            provider_in_flight: new.gauges("provider_in_flight", "Calls in flight.", &["provider"]),
             provider_concurrency_limit: new.gauges(
                 "provider_concurrency_limit",
                 "How many calls may be in flight now.",
@@ -168,14 +151,16 @@ impl Default for Metrics {
             store_commits: new.counter("store_commits_total", "Commits."),
             store_bytes: new.gauge("store_bytes", "Bytes that the store occupies."),
             dead_letters: new.gauge("dead_letters", "What could not be delivered and is kept."),
-            events_pending: new.gauge("events_pending", "Client events not yet delivered."),
-            config_last_reload_success: new.gauge(
-                "config_last_reload_success",
-                "Whether the last reload was taken.",
-            ),
             registry: Registry::new(),
         };
-        metrics.config_last_reload_success.set(1);
+        // Part of the contract; nothing moves them yet.
+        let reloads =
+            new.counters("config_reloads_total", "Reloads of the configuration.", &["result"]);
+        for result in ["ok", "invalid"] {
+            reloads.with_label_values(&[result]);
+        }
+        new.gauge("config_last_reload_success", "Whether the last reload was taken.").set(1);
+        new.gauge("events_pending", "Client events not yet delivered.");
         let build = new.gauges("build_info", "1; what is running.", &["version", "revision"]);
         let revision = option_env!("PUSHYARD_REVISION").unwrap_or("unknown");
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
@@ -201,60 +186,83 @@ impl Metrics {
         self.store_commit_seconds.observe(took.as_secs_f64());
     }
 
-    /// Everything in the Prometheus text format, with gauges as of `snapshot`.
-    pub fn scrape(
-        &self,
-        snapshot: &Snapshot,
-        providers: &[(Arc<str>, Gauge)],
-        store: Figures,
-    ) -> Vec<u8> {
-        self.read_providers(snapshot, providers);
-        self.read_queue(snapshot);
-        self.store_bytes.set(signed(store.bytes));
-        self.dead_letters.set(signed(store.dead_letters));
+    /// Everything in the Prometheus text format, with gauges as given.
+    pub fn scrape(&self, now: &Scrape<'_>) -> Vec<u8> {
+        for provider in &now.providers {
+            self.read_provider(provider);
+        }
+        for (state, count) in now.queue {
+            self.queue_deliveries.with_label_values(&[state]).set(signed(count));
+        }
+        self.queue_oldest_seconds.reset();
+        for (route, priority, age) in &now.oldest {
+            self.queue_oldest_seconds
+                .with_label_values(&[*route, priority.word()])
+                .set(age.as_secs_f64());
+        }
+        self.store_bytes.set(signed(now.store_bytes));
+        self.dead_letters.set(signed(now.dead_letters));
         let mut text = Vec::new();
         // Writing into memory cannot fail; a family that cannot be written is left out.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
     }
 
-    fn read_providers(&self, snapshot: &Snapshot, providers: &[(Arc<str>, Gauge)]) {
-        for view in &snapshot.providers {
-            let id = &[&*view.id];
-            for state in PROVIDER_STATES {
-                let is = i64::from(state == view.state);
-                self.provider_state.with_label_values(&[&*view.id, state]).set(is);
-            }
-            self.provider_success_ratio.with_label_values(id).set(view.counts.ratio());
-            self.provider_in_flight.with_label_values(id).set(i64::from(view.in_flight));
-            self.provider_concurrency_limit.with_label_values(id).set(i64::from(view.limit));
-            self.parked.with_label_values(id).set(signed(view.parked as u64));
-            let cost = self.cost.with_label_values(id);
-            cost.inc_by((view.cost - cost.get()).max(0.0));
+    fn read_provider(&self, provider: &ProviderGauges<'_>) {
+        let id = &[provider.id];
+        for state in PROVIDER_STATES {
+            let is = i64::from(state == provider.state);
+            self.provider_state.with_label_values(&[provider.id, state]).set(is);
         }
-        for (id, gauge) in providers {
-            let open = signed(gauge.connections as u64);
-            self.provider_connections.with_label_values(&[&**id]).set(open);
-            if let Some(expires_at) = gauge.credential.expires_at {
-                self.provider_credential_expiry.with_label_values(&[&**id]).set(signed(expires_at));
-            }
+        self.provider_success_ratio.with_label_values(id).set(provider.success_ratio);
+        self.provider_in_flight.with_label_values(id).set(i64::from(provider.in_flight));
+        self.provider_concurrency_limit.with_label_values(id).set(i64::from(provider.limit));
+        self.provider_connections.with_label_values(id).set(signed(provider.connections));
+        self.parked.with_label_values(id).set(signed(provider.parked));
+        let cost = self.cost.with_label_values(id);
+        cost.inc_by((provider.cost - cost.get()).max(0.0));
+        if let Some(expires_at) = provider.credential_expires_at {
+            self.provider_credential_expiry.with_label_values(id).set(signed(expires_at));
         }
     }
+}
 
-    fn read_queue(&self, snapshot: &Snapshot) {
-        let queue = &snapshot.queue;
-        for (state, count) in
-            [("queued", queue.queued), ("sending", queue.sending), ("waiting", queue.waiting)]
-        {
-            self.queue_deliveries.with_label_values(&[state]).set(signed(count));
-        }
-        self.queue_oldest_seconds.reset();
-        for (route, priority, since) in &queue.oldest {
-            self.queue_oldest_seconds
-                .with_label_values(&[&**route, priority.word()])
-                .set(snapshot.at.since(*since).as_secs_f64());
-        }
-    }
+/// What the gauges show at a scrape.
+#[derive(Debug, Default)]
+pub struct Scrape<'a> {
+    /// Each provider.
+    pub providers: Vec<ProviderGauges<'a>>,
+    /// Unsettled deliveries by state.
+    pub queue: [(&'static str, u64); 3],
+    /// Age of the oldest that waits, by route and priority.
+    pub oldest: Vec<(&'a str, Priority, Duration)>,
+    /// Bytes that the store occupies.
+    pub store_bytes: u64,
+    /// What could not be delivered and is kept.
+    pub dead_letters: u64,
+}
+
+/// A provider's gauges.
+#[derive(Debug)]
+pub struct ProviderGauges<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// One of [`PROVIDER_STATES`].
+    pub state: &'static str,
+    /// Share of successes in the window.
+    pub success_ratio: f64,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// How many there may be.
+    pub limit: u32,
+    /// Open connections.
+    pub connections: u64,
+    /// Deliveries that could go there and wait.
+    pub parked: u64,
+    /// Cost of accepted calls so far.
+    pub cost: f64,
+    /// When the credential ends, unix seconds.
+    pub credential_expires_at: Option<u64>,
 }
 
 /// One provider's call metrics, looked up once.
@@ -344,7 +352,7 @@ mod tests {
 
     #[test]
     fn every_metric_can_be_registered_and_scraped() {
-        let text = Metrics::default().scrape(&Snapshot::default(), &[], Figures::default());
+        let text = Metrics::default().scrape(&Scrape::default());
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("pushyard_build_info{"), "{text}");
         assert!(text.contains("pushyard_store_commit_seconds_bucket"), "{text}");

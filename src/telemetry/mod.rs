@@ -5,6 +5,6 @@ mod events;
 mod log;
 mod metrics;
 
-pub use events::{MessageResult, Telemetry};
+pub use events::{DeliverySettled, MessageResult, ProviderMoved, Telemetry};
 pub use log::{Format, LogSettings, set_up};
-pub use metrics::{Attempts, Metrics, PROVIDER_STATES};
+pub use metrics::{Attempts, Metrics, PROVIDER_STATES, ProviderGauges, Scrape};

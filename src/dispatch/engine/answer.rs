@@ -39,7 +39,6 @@ impl Engine {
         effects.push(Effect::Tell(Fact::Attempted {
             delivery: self.deliveries.message_of(at).id.delivery(self.deliveries.stubs[at].n),
             provider: flight.candidate.provider,
-            outcome: answer.outcome,
             answer: Box::new(answer.clone()),
             elapsed,
         }));

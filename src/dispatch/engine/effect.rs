@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pushyard_providers::{Answer, Outcome};
+use pushyard_providers::Answer;
 
 use super::super::{Cancelled, Rejected};
 use crate::clock::Utc;
@@ -119,9 +119,7 @@ pub enum Fact {
         delivery: DeliveryId,
         /// At which provider.
         provider: ProviderIndex,
-        /// What it meant.
-        outcome: Outcome,
-        /// The vendor's status and code, for the debug log.
+        /// What came back.
         answer: Box<Answer>,
         /// How long it took.
         elapsed: Duration,

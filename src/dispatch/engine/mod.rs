@@ -26,6 +26,7 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub(super) use view::status_words;
 pub use view::{ProviderView, QueueView, Snapshot};
 
 use super::collapse::Collapse;

@@ -60,6 +60,8 @@ pub struct ProviderView {
     pub keys: Vec<(String, &'static str, Option<&'static str>)>,
     /// The latest answers that were not accepted.
     pub last_errors: Vec<(Utc, Answer)>,
+    /// The latest probe: when, whether it was good, and what was wrong.
+    pub last_probe: Option<(Utc, bool, Option<Arc<str>>)>,
     /// Money spent.
     pub cost: f64,
 }
@@ -172,7 +174,7 @@ impl Engine {
     fn provider_view(&self, provider: ProviderIndex, now: Now) -> ProviderView {
         let lane = self.board.lane(provider);
         let key = self.board.key_at(lane.key);
-        let (state, reason) = words(key.health.status());
+        let (state, reason) = status_words(key.health.status());
         let until = match key.health.status() {
             Status::Ejected { until, .. } => Some(utc_of(until, now)),
             Status::Healthy { .. } | Status::Probing { .. } => None,
@@ -194,17 +196,19 @@ impl Engine {
             paused_until: key.paused_until.filter(|at| *at > now.instant).map(|at| utc_of(at, now)),
             keys: self.board.keys_of(provider).map(key_view).collect(),
             last_errors: lane.last_errors.clone(),
+            last_probe: lane.last_probe.clone(),
             cost: lane.accepted as f64 * lane.settings.cost_per_million / 1e6,
         }
     }
 }
 
 fn key_view(key: &Key) -> (String, &'static str, Option<&'static str>) {
-    let (state, reason) = words(key.health.status());
+    let (state, reason) = status_words(key.health.status());
     (key.part.text().to_owned(), state, reason)
 }
 
-fn words(status: Status) -> (&'static str, Option<&'static str>) {
+/// A breaker's position in the words of the API: state, reason.
+pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option<&'static str>) {
     match status {
         Status::Healthy { .. } => ("healthy", None),
         Status::Ejected { cause: Cause::Operator, .. } => ("drained", Some(Cause::Operator.word())),

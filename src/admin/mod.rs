@@ -1,0 +1,136 @@
+//! The operators' listener: liveness, readiness, metrics, and what can be seen
+//! and done under `/admin/v1/`. It holds no state of its own: it reads the
+//! snapshot that the dispatcher publishes.
+
+mod health;
+mod view;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Authenticator, Page, Problem};
+use crate::dispatch::Snapshot;
+use crate::routing::Catalog;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+
+/// What the admin listener looks at.
+#[derive(Clone)]
+pub struct AdminState {
+    /// Providers and routes.
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    /// The dispatcher's latest publication.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Whether it takes new messages, and its figures.
+    pub store: Arc<dyn Store>,
+    /// The metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// Who may ask.
+    pub authenticator: Arc<Authenticator>,
+    /// Whether `/metrics` is open to all.
+    pub open_metrics: bool,
+    /// The effective configuration, secrets masked.
+    pub config: Arc<serde_json::Value>,
+    /// Cancelled when a shutdown begins.
+    pub drain: CancellationToken,
+}
+
+/// All routes of the admin listener.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics))
+        .route("/admin/v1/providers", get(providers))
+        .route("/admin/v1/providers/{id}", get(provider))
+        .route("/admin/v1/routes", get(routes))
+        .route("/admin/v1/config", get(config))
+        .with_state(Arc::new(state))
+}
+
+type Shared = State<Arc<AdminState>>;
+
+async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
+    if !state.open_metrics
+        && let Err(problem) = state.authenticator.admin(&headers)
+    {
+        return problem.into_response();
+    }
+    let (snapshot, gauges) = (state.snapshot.load(), state.catalog.load().gauges());
+    let scrape = view::scrape(&snapshot, &gauges, state.store.figures());
+    let text = state.telemetry.metrics().scrape(&scrape);
+    // The text format's content type (Prometheus, "Exposition formats").
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn providers(
+    State(state): Shared,
+    headers: HeaderMap,
+    Query(page): Query<PageQuery>,
+) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    let snapshot = state.snapshot.load();
+    let gauges = state.catalog.load().gauges();
+    let all = snapshot.providers.iter().zip(&gauges);
+    let items = all.map(|(view, (_, gauge))| view::provider(view, gauge)).collect();
+    Ok(page.page(items)?.into_response())
+}
+
+async fn provider(
+    State(state): Shared,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    let snapshot = state.snapshot.load();
+    let gauges = state.catalog.load().gauges();
+    snapshot
+        .providers
+        .iter()
+        .zip(&gauges)
+        .find(|(view, _)| *view.id == *id)
+        .map(|(view, (_, gauge))| axum::Json(view::provider(view, gauge)).into_response())
+        .ok_or_else(|| Problem::not_found("no provider of this id is configured"))
+}
+
+async fn routes(
+    State(state): Shared,
+    headers: HeaderMap,
+    Query(page): Query<PageQuery>,
+) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    let (catalog, snapshot) = (state.catalog.load(), state.snapshot.load());
+    let items = catalog.routes.iter().map(|route| view::route(route, &catalog, &snapshot)).collect();
+    Ok(page.page(items)?.into_response())
+}
+
+async fn config(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    Ok(axum::Json(&*state.config).into_response())
+}
+
+/// `?limit=&cursor=`.
+#[derive(Debug, Deserialize)]
+struct PageQuery {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+impl PageQuery {
+    fn page(
+        &self,
+        items: Vec<serde_json::Value>,
+    ) -> Result<axum::Json<serde_json::Value>, Problem> {
+        let page = Page::parse(self.limit.as_deref(), self.cursor.as_deref())?;
+        Ok(axum::Json(page.of(items)))
+    }
+}
