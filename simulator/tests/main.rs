@@ -1,5 +1,10 @@
 //! The simulator from outside: real sockets, real TLS, raw HTTP/2 clients.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests, which clippy sees only in the functions themselves"
+)]
+
 mod apns;
 mod connections;
 mod control;

@@ -1,0 +1,412 @@
+//! One HTTP/2 connection.
+//!
+//! One future serves it all: it accepts streams, and answers on the spot what
+//! can be answered on the spot, which under load is every request (the body
+//! comes in the same read as the headers). Only what has to wait becomes a
+//! future of its own, in one `FuturesUnordered`; there is no task for a request.
+//! This is what lets a benchmark measure the router and not its stand-in.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Request, request};
+use tokio::sync::watch;
+
+use super::body::Reading;
+use super::course::{Plan, World};
+use super::frames;
+use super::wire::{Signals, Wire};
+use crate::clock;
+use crate::faults::{Behaviour, Mode};
+use crate::station::{Counts, InFlight, sleep_until};
+use crate::vendor::{Act, Answer, Body, Excess, Streams, Vendor};
+
+/// The window of a stream and the one of a connection: no push comes near, so
+/// that no client ever waits for one.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 26;
+
+/// How long a connection stays for its client to close it after a GOAWAY.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<V: Vendor>(
+    world: Arc<World<V>>,
+    session: V::Session,
+    wire: Wire,
+    signals: Arc<Signals>,
+    mut watch: watch::Receiver<Behaviour>,
+) {
+    let streams = world.vendor.streams(&session);
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // The wire announces the real limit and sees breaches of it; this one
+        // is only to bound what a client can make us hold.
+        .max_concurrent_streams(streams.proven.saturating_mul(2).saturating_add(1000))
+        .handshake::<_, Bytes>(wire);
+    let connection = tokio::select! {
+        connection = handshake => connection,
+        // A vendor that goes away does not wait for a preface.
+        _ = watch.wait_for(|now| now.mutes() || now.mode == Mode::Refusing) => return,
+    };
+    if let Ok(connection) = connection {
+        Serving {
+            connection,
+            signals,
+            behaviour: changed(watch),
+            waiting: FuturesUnordered::new(),
+            stirred: false,
+            raise: (streams.at_first < streams.proven).then_some(Raise::Unproven),
+            streams,
+            last_taken: 0,
+            cutoff: None,
+            abandoned: Vec::new(),
+            end: End::None,
+            session,
+            world,
+        }
+        .await;
+    }
+}
+
+struct Serving<V: Vendor> {
+    connection: Connection<Wire, Bytes>,
+    signals: Arc<Signals>,
+    world: Arc<World<V>>,
+    session: V::Session,
+    streams: Streams,
+    behaviour: BoxFuture<'static, watch::Receiver<Behaviour>>,
+    waiting: FuturesUnordered<BoxFuture<'static, Next>>,
+    /// Something was queued that the connection or `waiting` has not seen.
+    stirred: bool,
+    /// The stream limit that is still to be raised.
+    raise: Option<Raise>,
+    /// The highest stream that was processed.
+    last_taken: u32,
+    /// Streams above were disowned by a GOAWAY.
+    cutoff: Option<u32>,
+    /// Streams that nothing more is said on.
+    abandoned: Vec<SendResponse<Bytes>>,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Raise {
+    /// Nothing was proved yet.
+    Unproven,
+    /// The first authenticated request was answered.
+    Due,
+}
+
+enum End {
+    None,
+    /// Once what is written is flushed.
+    AfterFlush,
+    /// Once nothing is waiting: then linger.
+    WhenIdle,
+    /// At the end of the lingering.
+    Lingering,
+}
+
+/// A stream with what belongs to it.
+struct Stream {
+    respond: SendResponse<Bytes>,
+    flight: InFlight,
+}
+
+impl Stream {
+    fn id(&self) -> u32 {
+        self.respond.stream_id().as_u32()
+    }
+}
+
+/// What a waiting future ends with.
+enum Next {
+    /// The body is complete.
+    Arrived(Stream, request::Parts, Body),
+    /// The time to take it has come.
+    Take(Stream, Plan),
+    /// The time to end it has come.
+    Act(Stream, Act),
+    /// The client gave it up.
+    Gone,
+    /// The client had its time to close.
+    Lingered,
+}
+
+impl<V: Vendor> Future for Serving<V> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        while let Poll::Ready(watch) = this.behaviour.as_mut().poll(cx) {
+            let behaviour = *watch.borrow();
+            this.behaviour = changed(watch);
+            if this.follow(&behaviour) {
+                return Poll::Ready(());
+            }
+        }
+        loop {
+            while !this.waiting.is_empty()
+                && let Poll::Ready(Some(next)) = this.waiting.poll_next_unpin(cx)
+            {
+                if matches!(next, Next::Lingered) {
+                    return Poll::Ready(());
+                }
+                this.proceed(next);
+            }
+            this.stirred = false;
+            match this.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    this.begin(request, respond, cx);
+                    continue;
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            this.raise_limit();
+            match this.end {
+                // Accepting has flushed.
+                End::AfterFlush => return Poll::Ready(()),
+                End::WhenIdle if this.waiting.is_empty() && !this.stirred => this.linger(),
+                End::None | End::WhenIdle | End::Lingering => {}
+            }
+            if !this.stirred {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<V: Vendor> Serving<V> {
+    /// Takes up a new behaviour; true when it ends the connection.
+    fn follow(&mut self, behaviour: &Behaviour) -> bool {
+        if behaviour.mutes() {
+            // Nothing that is not taken yet will be.
+            self.waiting.clear();
+            self.signals.fall_silent();
+            self.end = End::Lingering;
+            return false;
+        }
+        // A connection that fell silent stays so; it ends with the silence, so
+        // that nothing which was sent into it is ever taken.
+        behaviour.mode == Mode::Refusing || matches!(self.end, End::Lingering)
+    }
+
+    /// A new stream.
+    fn begin(
+        &mut self,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        cx: &mut Context<'_>,
+    ) {
+        if matches!(self.end, End::AfterFlush | End::Lingering) {
+            return self.abandoned.push(respond);
+        }
+        let (head, body) = request.into_parts();
+        let station = self.world.vendor.station(head.uri.path());
+        let stream = Stream { flight: InFlight::new(station), respond };
+        if self.signals.is_breach(stream.id()) {
+            return self.breach(stream);
+        }
+        if self.disowned(stream.id()) {
+            return self.abandon(stream);
+        }
+        let mut reading = Reading::new(body);
+        match reading.poll(cx) {
+            Poll::Ready(Some(body)) => self.arrived(stream, &head, &body),
+            Poll::Ready(None) => {}
+            Poll::Pending => self.wait(async move {
+                match std::future::poll_fn(|cx| reading.poll(cx)).await {
+                    Some(body) => Next::Arrived(stream, head, body),
+                    None => Next::Gone,
+                }
+            }),
+        }
+    }
+
+    fn breach(&mut self, mut stream: Stream) {
+        Counts::add(&stream.flight.0.counts.breaches);
+        match self.streams.excess {
+            Excess::Refuse => {
+                stream.respond.send_reset(Reason::REFUSED_STREAM);
+                self.stirred = true;
+            }
+            Excess::Goaway(debug) => {
+                self.go_away_below(stream, Reason::ENHANCE_YOUR_CALM, debug);
+            }
+        }
+    }
+
+    fn proceed(&mut self, next: Next) {
+        match next {
+            Next::Arrived(stream, ..) | Next::Take(stream, _) if self.disowned(stream.id()) => {
+                self.abandon(stream);
+            }
+            Next::Arrived(stream, head, body) => self.arrived(stream, &head, &body),
+            Next::Take(stream, plan) => self.take(stream, plan),
+            Next::Act(stream, act) => self.act(stream, act),
+            Next::Gone | Next::Lingered => {}
+        }
+    }
+
+    fn arrived(&mut self, stream: Stream, head: &request::Parts, body: &Body) {
+        let (plan, proven) = self.world.plan(&mut self.session, &stream.flight, head, body);
+        if proven && self.raise == Some(Raise::Unproven) {
+            self.raise = Some(Raise::Due);
+        }
+        if plan.delay.is_zero() {
+            self.take(stream, plan);
+        } else {
+            self.wait(pause(plan.delay, stream, |stream| Next::Take(stream, plan)));
+        }
+    }
+
+    fn take(&mut self, stream: Stream, plan: Plan) {
+        if let Some(key) = plan.take {
+            self.world.take(key, &stream.flight);
+            self.last_taken = self.last_taken.max(stream.id());
+        }
+        let act = plan.act;
+        if plan.ack_delay.is_zero() {
+            self.act(stream, act);
+        } else {
+            self.wait(pause(plan.ack_delay, stream, |stream| Next::Act(stream, act)));
+        }
+    }
+
+    fn act(&mut self, mut stream: Stream, act: Act) {
+        self.stirred = true;
+        match act {
+            Act::Answer(answer) => self.answer(stream, answer),
+            Act::AnswerAndGoaway(answer, debug) => {
+                let last = stream.id().max(self.last_taken);
+                self.answer(stream, answer);
+                self.go_away(last, Reason::NO_ERROR, debug);
+            }
+            Act::Silence => self.wait(async move {
+                // Held whole, so that the stream stays open and counts as in
+                // flight, until the client is done with it.
+                let mut stream = stream;
+                let reset = std::future::poll_fn(|cx| stream.respond.poll_reset(cx));
+                let _ = reset.await;
+                Next::Gone
+            }),
+            Act::Cut => {
+                self.abandon(stream);
+                self.end = End::AfterFlush;
+            }
+            Act::Reset => {
+                self.abandon(stream);
+                self.signals.reset_at_end();
+                self.end = End::AfterFlush;
+            }
+            Act::RefuseStream => stream.respond.send_reset(Reason::REFUSED_STREAM),
+            Act::Goaway => self.go_away_below(stream, Reason::NO_ERROR, ""),
+        }
+    }
+
+    fn answer(&mut self, mut stream: Stream, answer: Answer) {
+        self.last_taken = self.last_taken.max(stream.id());
+        let (head, body) = answer.into_parts();
+        let head = http::Response::from_parts(head, ());
+        // An error here means that the client has closed the stream.
+        if let Ok(mut sending) = stream.respond.send_response(head, body.is_empty())
+            && !body.is_empty()
+        {
+            let _ = sending.send_data(body, true);
+        }
+    }
+
+    /// Disowns a stream with a GOAWAY. What was processed above it cannot be
+    /// disowned: then the stream is refused by itself, which says the same.
+    fn go_away_below(&mut self, mut stream: Stream, reason: Reason, debug: &str) {
+        let below = stream.id().saturating_sub(2);
+        if self.last_taken > below {
+            stream.respond.send_reset(Reason::REFUSED_STREAM);
+        } else {
+            self.abandon(stream);
+        }
+        self.go_away(below.max(self.last_taken), reason, debug);
+    }
+
+    fn go_away(&mut self, last: u32, reason: Reason, debug: &str) {
+        self.stirred = true;
+        // A later GOAWAY may only lower it (RFC 9113, section 6.8).
+        let last = self.cutoff.map_or(last, |cutoff| cutoff.min(last));
+        self.cutoff = Some(last);
+        self.signals.send(frames::goaway(last, reason, debug));
+        self.end = End::WhenIdle;
+    }
+
+    /// Says nothing more on a stream. Dropping its handle would: the library
+    /// then resets the stream, with a code of its own.
+    fn abandon(&mut self, stream: Stream) {
+        self.abandoned.push(stream.respond);
+    }
+
+    fn disowned(&self, stream: u32) -> bool {
+        self.cutoff.is_some_and(|cutoff| stream > cutoff)
+    }
+
+    fn linger(&mut self) {
+        self.end = End::Lingering;
+        self.signals.fall_silent();
+        let until = clock::instant() + LINGER;
+        self.wait(async move {
+            sleep_until(Some(until)).await;
+            Next::Lingered
+        });
+    }
+
+    fn raise_limit(&mut self) {
+        if self.raise != Some(Raise::Due) {
+            return;
+        }
+        // Fails while the client has not acknowledged the settings before; its
+        // acknowledgement brings us here again.
+        if self.connection.set_initial_window_size(STREAM_WINDOW).is_ok() {
+            self.signals.announce(self.streams.proven);
+            self.raise = None;
+            self.stirred = true;
+        }
+    }
+
+    fn wait(&mut self, next: impl Future<Output = Next> + Send + 'static) {
+        self.waiting.push(Box::pin(next));
+        self.stirred = true;
+    }
+}
+
+/// Waits, unless the client gives the stream up.
+async fn pause(delay: Duration, mut stream: Stream, then: impl FnOnce(Stream) -> Next) -> Next {
+    let until = clock::instant() + delay;
+    let slept = {
+        let sleep = std::pin::pin!(sleep_until(Some(until)));
+        let reset = std::future::poll_fn(|cx| stream.respond.poll_reset(cx));
+        matches!(select(sleep, reset).await, Either::Left(_))
+    };
+    if slept { then(stream) } else { Next::Gone }
+}
+
+/// The next change of behaviour.
+fn changed(
+    mut watch: watch::Receiver<Behaviour>,
+) -> BoxFuture<'static, watch::Receiver<Behaviour>> {
+    Box::pin(async move {
+        if watch.changed().await.is_err() {
+            // The station is gone, and with it the task that polls this.
+            std::future::pending::<()>().await;
+        }
+        watch
+    })
+}

@@ -1,0 +1,269 @@
+//! The bytes of a connection, between TLS and HTTP.
+//!
+//! An HTTP library serves politely: it answers PINGs, closes in order, and
+//! writes the GOAWAY that it thinks right. A vendor in trouble does none of
+//! that, and even a healthy APNs does what the `h2` crate has no call for: it
+//! raises the stream limit of a live connection. So this stands below the
+//! library and can fall silent, end with a reset, put a frame of its own on the
+//! wire, and change the limit that a SETTINGS frame announces.
+//!
+//! It is also where breaches of the stream limit are seen. Only here is it known
+//! in which order the client's HEADERS and our own last frames crossed the wire;
+//! the library hides both behind its queues.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::frames::{self, Frames, HEADERS, Head, RST_STREAM};
+use crate::ledger::lock;
+
+/// The preface that an HTTP/2 client begins with (RFC 9113, section 3.4).
+const CLIENT_PREFACE: usize = 24;
+
+/// What the owner of a connection tells its wire, and hears from it.
+#[derive(Default)]
+pub(super) struct Signals {
+    /// Swallow what is written, discard what is read.
+    silent: AtomicBool,
+    /// End with a reset.
+    reset: AtomicBool,
+    /// The stream limit that the next SETTINGS frame announces; 0: none.
+    announce: AtomicU32,
+    /// Frames to write at the next boundary.
+    frames: Mutex<VecDeque<Vec<u8>>>,
+    has_frames: AtomicBool,
+    /// Streams that were opened beyond the limit.
+    breaches: Mutex<Vec<u32>>,
+    has_breaches: AtomicBool,
+}
+
+impl Signals {
+    pub(super) fn fall_silent(&self) {
+        self.silent.store(true, Relaxed);
+    }
+
+    pub(super) fn reset_at_end(&self) {
+        self.reset.store(true, Relaxed);
+    }
+
+    /// Puts a frame on the wire when the library next flushes.
+    pub(super) fn send(&self, frame: Vec<u8>) {
+        lock(&self.frames).push_back(frame);
+        self.has_frames.store(true, Relaxed);
+    }
+
+    /// Changes the limit in the next SETTINGS frame that the library sends.
+    pub(super) fn announce(&self, limit: u32) {
+        self.announce.store(limit, Relaxed);
+    }
+
+    /// Whether this stream was opened too early.
+    pub(super) fn is_breach(&self, stream: u32) -> bool {
+        if !self.has_breaches.load(Relaxed) {
+            return false;
+        }
+        let mut breaches = lock(&self.breaches);
+        let found = breaches.iter().position(|breach| *breach == stream);
+        if let Some(found) = found {
+            breaches.swap_remove(found);
+            self.has_breaches.store(!breaches.is_empty(), Relaxed);
+        }
+        found.is_some()
+    }
+}
+
+/// A connection's bytes.
+pub(super) struct Wire {
+    io: TlsStream<TcpStream>,
+    signals: Arc<Signals>,
+    /// `None` on a connection that does not speak HTTP/2.
+    flow: Option<Flow>,
+    /// Bytes of our own that are on their way out.
+    held: Vec<u8>,
+    held_from: usize,
+}
+
+/// Both directions of an HTTP/2 connection.
+struct Flow {
+    inbound: Frames,
+    outbound: Frames,
+    limit: u32,
+    open: u32,
+    newest: u32,
+}
+
+impl Wire {
+    /// A wire under HTTP/2 whose client may open so many streams at first.
+    pub(super) fn http2(io: TlsStream<TcpStream>, limit: u32) -> (Self, Arc<Signals>) {
+        let (mut wire, signals) = Self::http1(io);
+        wire.flow = Some(Flow {
+            inbound: Frames::after(CLIENT_PREFACE),
+            outbound: Frames::after(0),
+            limit,
+            open: 0,
+            newest: 0,
+        });
+        signals.announce(limit);
+        (wire, signals)
+    }
+
+    /// A wire under HTTP/1.1.
+    pub(super) fn http1(io: TlsStream<TcpStream>) -> (Self, Arc<Signals>) {
+        let signals = Arc::new(Signals::default());
+        let wire =
+            Self { io, signals: Arc::clone(&signals), flow: None, held: Vec::new(), held_from: 0 };
+        (wire, signals)
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        self.held.drain(..self.held_from);
+        self.held_from = 0;
+        self.held.extend_from_slice(bytes);
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.held_from < self.held.len() {
+            let rest = &self.held[self.held_from..];
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held_from += n;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Flow {
+    fn received(&mut self, bytes: &[u8], signals: &Signals) {
+        let Self { inbound, limit, open, newest, .. } = self;
+        inbound.pass(bytes, |head| {
+            if head.kind == HEADERS && head.stream > *newest {
+                *newest = head.stream;
+                *open += 1;
+                if *open > *limit {
+                    lock(&signals.breaches).push(head.stream);
+                    signals.has_breaches.store(true, Relaxed);
+                }
+            } else if head.kind == RST_STREAM {
+                *open = open.saturating_sub(1);
+            }
+        });
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        let open = &mut self.open;
+        self.outbound.pass(bytes, |head: Head| {
+            if head.ends_stream() {
+                *open = open.saturating_sub(1);
+            }
+        });
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.signals.silent.load(Relaxed) {
+            let mut scratch = [0; 2048];
+            let mut discarded = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut discarded))?;
+            if discarded.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if let Some(flow) = &mut this.flow {
+            flow.received(&buf.filled()[before..], &this.signals);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.signals.silent.load(Relaxed) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        ready!(this.poll_held(cx))?;
+        let limit = this.signals.announce.load(Relaxed);
+        if let Some(flow) = &mut this.flow
+            && limit != 0
+            && let Some((at, length)) = flow.outbound.settings_in(buf)
+        {
+            let frame = buf.get(at..at + 9 + length);
+            if at > 0 {
+                // What stands before it goes first.
+                buf = &buf[..at];
+            } else if let Some(frame) = frame {
+                flow.sent(frame);
+                flow.limit = limit;
+                this.signals.announce.store(0, Relaxed);
+                let written = frame.len();
+                let announced = frames::announce(frame, limit);
+                this.hold(&announced);
+                // What is left of it is written before anything else.
+                if let Poll::Ready(Err(error)) = this.poll_held(cx) {
+                    return Poll::Ready(Err(error));
+                }
+                return Poll::Ready(Ok(written));
+            }
+        }
+        let n = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        if let Some(flow) = &mut this.flow {
+            flow.sent(&buf[..n]);
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.signals.silent.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_held(cx))?;
+        let at_boundary = this.flow.as_ref().is_some_and(|flow| flow.outbound.at_boundary());
+        if at_boundary && this.signals.has_frames.swap(false, Relaxed) {
+            let frames: Vec<u8> = lock(&this.signals.frames).drain(..).flatten().collect();
+            this.hold(&frames);
+            ready!(this.poll_held(cx))?;
+        }
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.signals.silent.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_held(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.signals.reset.load(Relaxed) {
+            // Should it fail the connection just ends politely.
+            let _ = self.io.get_ref().0.set_zero_linger();
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a simulator can be told before it starts.
+//!
+//! Everything has a default except the folder: the simulator writes private
+//! keys there, and a place for those is never guessed. Ports default to 0, so
+//! that any number of simulators run side by side.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a simulator is set up. [`Settings::in_dir`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the authority, the credentials and the router's configuration are
+    /// written; keys that are already there are used again.
+    pub dir: PathBuf,
+    /// Where APNs listens.
+    pub apns: SocketAddr,
+    /// Where FCM and its token endpoint listen.
+    pub fcm: SocketAddr,
+    /// Where the control port listens.
+    pub control: SocketAddr,
+    /// `[server] listen` in the generated configuration.
+    pub api_listen: String,
+    /// `[admin] listen` in the generated configuration.
+    pub admin_listen: String,
+    /// Streams that an APNs connection may have open once it has proved its
+    /// token; before that it is one (APNs documentation, "Establishing a
+    /// token-based connection to APNs").
+    pub apns_max_streams: u32,
+    /// Topics that the account owns; empty means that every topic is its own.
+    pub apns_topics: Vec<String>,
+    /// How long a connection must stay with a provider token before it may
+    /// bring another one.
+    pub apns_token_interval: Duration,
+    /// Streams that an FCM connection may have open: about what Google's front
+    /// end allows.
+    pub fcm_max_streams: u32,
+    /// Messages a minute that the Firebase project may send; `None`: no limit.
+    pub fcm_quota_per_minute: Option<u32>,
+    /// `expires_in` of the access tokens, in seconds.
+    pub token_expires_in: u64,
+    /// Deliveries that the ledger remembers one by one; those beyond are only
+    /// counted. One takes about 80 bytes.
+    pub ledger_capacity: usize,
+    /// Requests that are kept as received, for each vendor.
+    pub request_log: usize,
+    /// Seeds the draws of `share`, so that a run can be repeated.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The defaults: free ports on loopback, files in `dir`.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            dir: dir.into(),
+            apns: any_port,
+            fcm: any_port,
+            control: any_port,
+            api_listen: "127.0.0.1:8080".to_owned(),
+            admin_listen: "127.0.0.1:9090".to_owned(),
+            apns_max_streams: 1000,
+            apns_topics: Vec::new(),
+            apns_token_interval: Duration::from_secs(20 * 60),
+            fcm_max_streams: 100,
+            fcm_quota_per_minute: None,
+            token_expires_in: 3599,
+            ledger_capacity: 4_000_000,
+            request_log: 1000,
+            seed: 0,
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! APNs: `POST /3/device/{token}`, answered as Apple documents it.
+//!
+//! Here is the credential, and the order of the checks: path, method,
+//! credential, headers, size, token. A provider token is verified once and
+//! remembered, on the connection (a comparison of bytes is all that most
+//! requests cost) and for the whole vendor. `apns_headers` checks the headers,
+//! `apns_device` knows the tokens.
+//!
+//! Sources: APNs documentation, "Establishing a token-based connection to
+//! APNs", "Establishing a certificate-based connection to APNs", "Handling
+//! notification responses from APNs".
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;
+use http::{HeaderValue, Method, header, request};
+use rustls_pki_types::CertificateDer;
+use x509_parser::oid_registry::Oid;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::apns_device::{self, Reason};
+use super::apns_headers::{self, APNS_ID, Sender, apns_id};
+use super::jwt::Jwt;
+use super::{
+    Act, Answer, Call, Excess, Fault, Refusal, Streams, Vendor, Verdict, bearer, html_answer,
+    with_retry_after,
+};
+use crate::identity;
+use crate::ledger::lock;
+use crate::station::Station;
+
+/// "Not older than one hour at Apple's clock."
+const TOKEN_AGE_S: u64 = 3600;
+/// How far ahead of ours the sender's clock may be; not documented.
+const CLOCK_SKEW_S: u64 = 300;
+/// Verified tokens that are remembered; a sender has one or two.
+const REMEMBERED: usize = 256;
+
+/// The vendor.
+pub(crate) struct Apns {
+    station: Arc<Station>,
+    keys: BTreeMap<String, Vec<u8>>,
+    topics: Vec<String>,
+    max_streams: u32,
+    token_interval: Duration,
+    verified: Mutex<HashMap<String, Arc<ProviderToken>>>,
+}
+
+/// What a verified provider token says.
+struct ProviderToken {
+    key_id: String,
+    issued_s: u64,
+}
+
+/// What APNs remembers of one connection.
+pub(crate) struct Session {
+    /// The topic of the client certificate.
+    certificate: Option<String>,
+    last: Option<(HeaderValue, Arc<ProviderToken>)>,
+    /// The key that the connection is bound to.
+    key_id: Option<String>,
+    /// Tokens that were used, and when first.
+    tokens: Vec<(HeaderValue, u64)>,
+}
+
+impl Apns {
+    pub(crate) fn new(
+        station: Arc<Station>,
+        keys: BTreeMap<String, Vec<u8>>,
+        settings: &crate::Settings,
+    ) -> Self {
+        Self {
+            station,
+            keys,
+            topics: settings.apns_topics.clone(),
+            max_streams: settings.apns_max_streams,
+            token_interval: settings.apns_token_interval,
+            verified: Mutex::default(),
+        }
+    }
+
+    /// Finds or verifies a token. Its age is not part of that: it changes.
+    fn verify(&self, token: &str) -> Option<Arc<ProviderToken>> {
+        if let Some(known) = lock(&self.verified).get(token) {
+            return Some(Arc::clone(known));
+        }
+        let jwt = Jwt::read(token)?;
+        let key_id = jwt.header.kid.clone()?;
+        let key = self.keys.get(&key_id)?;
+        let good = jwt.header.alg == "ES256"
+            && jwt.text("iss") == Some(identity::TEAM_ID)
+            && jwt.is_signed_by(&ECDSA_P256_SHA256_FIXED, key);
+        let issued_s = jwt.time("iat").filter(|_| good)?;
+        let verified = Arc::new(ProviderToken { key_id, issued_s });
+        let mut all = lock(&self.verified);
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(token.to_owned(), Arc::clone(&verified));
+        Some(verified)
+    }
+
+    /// Admits a token that this connection did not use last: it is verified,
+    /// and held against what the connection is bound to.
+    fn admit(
+        &self,
+        session: &mut Session,
+        value: &HeaderValue,
+        now_ms: u64,
+    ) -> Result<Arc<ProviderToken>, Reason> {
+        let verified =
+            bearer(value).and_then(|token| self.verify(token)).ok_or(Reason::INVALID_TOKEN)?;
+        let bound = session.key_id.as_ref();
+        if bound.is_some_and(|bound| *bound != verified.key_id) {
+            return Err(Reason(403, "UnrelatedKeyIdInToken"));
+        }
+        if !session.tokens.iter().any(|(used, _)| used == value) {
+            let interval = self.token_interval.as_millis() as u64;
+            let newest = session.tokens.iter().map(|(_, at)| *at).max();
+            if newest.is_some_and(|at| now_ms.saturating_sub(at) < interval) {
+                return Err(Reason(429, "TooManyProviderTokenUpdates"));
+            }
+            session.key_id = Some(verified.key_id.clone());
+            session.tokens.push((value.clone(), now_ms));
+        }
+        Ok(verified)
+    }
+}
+
+impl Vendor for Apns {
+    type Session = Session;
+
+    fn session(&self, certificate: Option<&CertificateDer<'_>>) -> Session {
+        Session {
+            certificate: certificate.and_then(topic_of_certificate),
+            last: None,
+            key_id: None,
+            tokens: Vec::new(),
+        }
+    }
+
+    fn front(&self) -> &Arc<Station> {
+        &self.station
+    }
+
+    fn station(&self, _path: &str) -> &Arc<Station> {
+        &self.station
+    }
+
+    fn streams(&self, session: &Session) -> Streams {
+        Streams {
+            // Only token authentication has to prove itself first.
+            at_first: match session.certificate {
+                Some(_) => self.max_streams,
+                None => 1,
+            },
+            proven: self.max_streams,
+            excess: Excess::Refuse,
+        }
+    }
+
+    fn authenticate(
+        &self,
+        session: &mut Session,
+        head: &request::Parts,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
+        let refuse = |reason: Reason| Err(Box::new(reason.answer()));
+        let Some(value) = head.headers.get(header::AUTHORIZATION) else {
+            return match session.certificate {
+                Some(_) => Ok(()),
+                None => refuse(Reason(403, "MissingProviderToken")),
+            };
+        };
+        let is_last = |(last, _): &&(HeaderValue, _)| last == value;
+        let known = session.last.as_ref().filter(is_last);
+        let (token, is_new) = match known {
+            Some((_, token)) => (Arc::clone(token), false),
+            None => match self.admit(session, value, now_ms) {
+                Ok(token) => (token, true),
+                Err(reason) => return refuse(reason),
+            },
+        };
+        let now_s = now_ms / 1000;
+        if now_s.saturating_sub(token.issued_s) > TOKEN_AGE_S {
+            return refuse(Reason(403, "ExpiredProviderToken"));
+        }
+        if token.issued_s > now_s + CLOCK_SKEW_S {
+            return refuse(Reason::INVALID_TOKEN);
+        }
+        if is_new {
+            session.last = Some((value.clone(), token));
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        session: &Session,
+        call: Call<'_>,
+        authenticated: Result<(), Refusal>,
+    ) -> Verdict {
+        let id = apns_id(&call.head.headers);
+        let by_token = call.head.headers.contains_key(header::AUTHORIZATION);
+        let sender = match &session.certificate {
+            Some(topic) if !by_token => Sender::Certificate(topic),
+            _ => Sender::Token(&self.topics),
+        };
+        let checked = device(call.head).map_err(|reason| Box::new(reason.answer()));
+        let checked = checked.and_then(|token| {
+            authenticated?;
+            let headers = apns_headers::check(&sender, &call);
+            headers.map_err(|reason| Box::new(reason.answer()))?;
+            Ok(token)
+        });
+        let mut verdict = match checked {
+            Ok(token) => apns_device::judge(&call, token, &id),
+            Err(answer) => Verdict::refuse(*answer),
+        };
+        if let Act::Answer(answer) | Act::AnswerAndGoaway(answer, _) = &mut verdict.act {
+            answer.headers_mut().insert(APNS_ID, id);
+        }
+        verdict
+    }
+
+    fn fault(&self, fault: Fault, head: &request::Parts, _now_ms: u64) -> Answer {
+        let (answer, retry_after_s) = match fault {
+            Fault::Failing(status, retry_after_s) => {
+                let answer = match status.as_u16() {
+                    500 => Reason(500, "InternalServerError").answer(),
+                    503 => Reason(503, "ServiceUnavailable").answer(),
+                    // No other comes from Apple itself.
+                    _ => html_answer(status),
+                };
+                (answer, retry_after_s)
+            }
+            Fault::Throttling(retry_after_s) => {
+                (Reason(429, "TooManyRequests").answer(), retry_after_s)
+            }
+            Fault::Unauthorised => (Reason::INVALID_TOKEN.answer(), None),
+        };
+        let mut answer = with_retry_after(answer, retry_after_s);
+        answer.headers_mut().insert(APNS_ID, apns_id(&head.headers));
+        answer
+    }
+}
+
+/// The device token of a request with the right path and method.
+fn device(head: &request::Parts) -> Result<&str, Reason> {
+    let path = head.uri.path();
+    let token = path
+        .strip_prefix("/3/device/")
+        .or_else(|| (path == "/3/device").then_some(""))
+        .filter(|token| !token.contains('/'))
+        .ok_or(Reason(404, "BadPath"))?;
+    if head.method != Method::POST {
+        return Err(Reason(405, "MethodNotAllowed"));
+    }
+    if token.is_empty() {
+        return Err(Reason(400, "MissingDeviceToken"));
+    }
+    Ok(token)
+}
+
+/// The subject's `UID`, which is the topic of a certificate.
+fn topic_of_certificate(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let uid = Oid::from(&identity::UID).ok()?;
+    let topic = parsed.subject().iter_by_oid(&uid).next()?;
+    topic.as_str().ok().map(str::to_owned)
+}
