@@ -1,0 +1,134 @@
+//! A vendor fails: the other one gets it, at once.
+
+use std::time::Duration;
+
+use pushyard_simulator::{Behaviour, Mode};
+use serde_json::json;
+
+use super::harness::{World, apns, fcm, message, only};
+
+#[tokio::test]
+async fn a_vendor_that_answers_500_is_failed_over_within_the_round() {
+    let world = World::new().await;
+    let router = world.router();
+    world.simulator.control().set_mode("apns", Mode::Failing).unwrap();
+    let view = router.settle(&message(&[apns("phone"), fcm("phone")])).await;
+    let delivery = only(&view);
+    assert_eq!((&delivery["state"], &delivery["provider"]), (&json!("sent"), &json!("fcm")));
+    let outcomes: Vec<_> =
+        delivery["attempts"].as_array().unwrap().iter().map(|a| &a["outcome"]).collect();
+    assert_eq!(outcomes, ["Unavailable", "Accepted"], "{view}");
+    let metrics = router.get("/metrics").await;
+    let line = "pushyard_failovers_total{from=\"apns\",reason=\"Unavailable\",route=\"default\",to=\"fcm\"} 1";
+    assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_dead_vendor_is_ejected_and_comes_back_by_canaries() {
+    let world = World::new().await;
+    world.configure(
+        "[[providers]]\nid = \"unused\"\nkind = \"fcm\"\nservice_account = { file = \"service-account.json\" }\n",
+    );
+    let router = world.router();
+    let control = world.simulator.control();
+    control.set_mode("apns", Mode::Refusing).unwrap();
+    for n in 0..10 {
+        let view = router.settle(&message(&[apns(&format!("p-{n}")), fcm(&format!("p-{n}"))])).await;
+        assert_eq!(only(&view)["provider"], "fcm", "{view}");
+    }
+    let apns_view = router.get("/admin/v1/providers/apns").await;
+    assert_eq!((&apns_view["state"], &apns_view["reason"]), (&json!("ejected"), &json!("consecutive")));
+    // Only APNs can reach these: they wait, and canaries go on although the
+    // ejection has not ended.
+    for n in 0..20 {
+        router.accept(&message(&[apns(&format!("only-{n}"))])).await;
+    }
+    control.set_mode("apns", Mode::Healthy).unwrap();
+    router.until("/admin/v1/providers/apns", |view| view["state"] == "healthy").await;
+    router.until("/admin/v1/providers/apns", |view| view["parked"] == 0).await;
+    let log = router.log();
+    assert!(log.contains("ejected") && log.contains("failover"), "{log}");
+}
+
+#[tokio::test]
+async fn a_vendor_that_throttles_gets_no_call_before_its_time() {
+    let world = World::new().await;
+    let router = world.router();
+    let control = world.simulator.control();
+    let behaviour = Behaviour { retry_after_s: Some(60), ..Behaviour::of(Mode::Throttling) };
+    control.set("apns", behaviour).unwrap();
+    router.settle(&message(&[apns("first"), fcm("first")])).await;
+    control.set_mode("apns", Mode::Healthy).unwrap();
+    let before = control.vendor("apns").unwrap().requests;
+    for n in 0..20 {
+        let view = router.settle(&message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))])).await;
+        assert_eq!(only(&view)["provider"], "fcm", "{view}");
+    }
+    assert_eq!(control.vendor("apns").unwrap().requests, before);
+    assert!(router.get("/admin/v1/providers/apns").await["paused_until"].is_string());
+}
+
+#[tokio::test]
+async fn a_revoked_key_ejects_at_once_and_nothing_is_lost() {
+    let world = World::new().await;
+    let router = world.router();
+    world.simulator.control().set_mode("apns", Mode::Unauthorised).unwrap();
+    let view = router.settle(&message(&[apns("phone"), fcm("phone")])).await;
+    assert_eq!(only(&view)["attempts"][0]["outcome"], "AuthFailed");
+    assert_eq!(only(&view)["provider"], "fcm");
+    let view = router.get("/admin/v1/providers/apns").await;
+    assert_eq!((&view["state"], &view["reason"]), (&json!("ejected"), &json!("auth")));
+}
+
+#[tokio::test]
+async fn a_dead_token_moves_on_to_the_next_address_and_fails_when_none_is_left() {
+    let world = World::new().await;
+    let router = world.router();
+    let view = router.settle(&message(&[apns("gone-1"), fcm("phone")])).await;
+    assert_eq!(only(&view)["provider"], "fcm", "{view}");
+    let view = router.settle(&message(&[apns("gone-2"), fcm("gone-2")])).await;
+    assert_eq!((&only(&view)["state"], &only(&view)["reason"]), (&json!("failed"), &json!("unreachable")));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_resent_or_stopped_as_the_message_says() {
+    let world = World::new().await;
+    let router = world.router();
+    let mut stop = message(&[apns("lost-1"), fcm("phone")]);
+    stop["on_ambiguous"] = json!("stop");
+    let view = router.settle(&stop).await;
+    assert_eq!((&only(&view)["state"], &only(&view)["reason"]), (&json!("unknown"), &json!("ambiguous")));
+    let view = router.settle(&message(&[apns("lost-2"), fcm("phone")])).await;
+    assert_eq!(only(&view)["state"], "sent", "{view}");
+    let summary = world.simulator.control().summary();
+    assert_eq!((summary.unique, summary.duplicates), (2, 1), "one copy more, for one ambiguous attempt");
+}
+
+#[tokio::test]
+async fn vendor_answers_that_are_garbage_are_classified() {
+    let world = World::new().await;
+    let router = world.router();
+    let view = router.settle(&message(&[apns("html502-1"), fcm("phone")])).await;
+    assert_eq!(only(&view)["attempts"][0]["outcome"], "Ambiguous", "{view}");
+    let view = router.settle(&message(&[fcm("html502-1"), apns("phone")])).await;
+    assert_eq!(only(&view)["state"], "sent", "{view}");
+    let mut never = message(&[fcm("html502-2")]);
+    never["ttl"] = json!("0s");
+    let view = router.settle(&never).await;
+    assert_eq!((&only(&view)["state"], &only(&view)["reason"]), (&json!("expired"), &json!("ttl")));
+}
+
+#[tokio::test]
+async fn connections_that_a_vendor_drains_cost_no_message() {
+    let world = World::new().await;
+    let router = world.router();
+    let view = router.settle(&message(&[apns("goaway-1"), fcm("phone")])).await;
+    assert_eq!(only(&view)["state"], "sent", "{view}");
+    let behaviour = Behaviour { lasts: Some(Duration::from_millis(300)), ..Behaviour::of(Mode::Goaway) };
+    world.simulator.control().set("apns", behaviour).unwrap();
+    for n in 0..20 {
+        let view = router.settle(&message(&[apns(&format!("g-{n}")), fcm(&format!("g-{n}"))])).await;
+        assert_eq!(only(&view)["state"], "sent", "{view}");
+    }
+    assert_eq!(world.simulator.control().summary().duplicates, 0);
+}
