@@ -20,6 +20,8 @@ mod metered;
 mod state;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire;
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
