@@ -21,7 +21,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod wire;
+pub(crate) mod wire;
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};

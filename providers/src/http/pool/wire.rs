@@ -13,13 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
@@ -28,14 +28,14 @@ const END_HEADERS: u8 = 4;
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// A listening socket with a certificate for `localhost` and 127.0.0.1.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
-    pub(super) ca: Vec<u8>,
+    pub(crate) ca: Vec<u8>,
 }
 
 impl Listener {
-    pub(super) async fn bind(port: u16, alpn: &[&[u8]]) -> Self {
+    pub(crate) async fn bind(port: u16, alpn: &[&[u8]]) -> Self {
         let tcp = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let key = KeyPair::generate().unwrap();
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -56,16 +56,16 @@ impl Listener {
     }
 
     /// The same certificate on another port.
-    pub(super) async fn moved_to(self, port: u16) -> Self {
+    pub(crate) async fn moved_to(self, port: u16) -> Self {
         Self { tcp: TcpListener::bind(("127.0.0.1", port)).await.unwrap(), ..self }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.tcp.local_addr().unwrap().port()
     }
 
     /// The next connection, which has been told how many streams it may have.
-    pub(super) async fn accept(&self, streams: u32) -> Wire {
+    pub(crate) async fn accept(&self, streams: u32) -> Wire {
         let (socket, _) = self.tcp.accept().await.unwrap();
         let mut stream = self.acceptor.accept(socket).await.unwrap();
         let mut preface = [0; PREFACE];
@@ -76,7 +76,7 @@ impl Listener {
     }
 
     /// A connection that ends in the handshake or after it.
-    pub(super) async fn accept_tls(&self) {
+    pub(crate) async fn accept_tls(&self) {
         let (socket, _) = self.tcp.accept().await.unwrap();
         if let Ok(mut stream) = self.acceptor.accept(socket).await {
             let _gone = stream.read(&mut [0]).await;
@@ -84,22 +84,22 @@ impl Listener {
     }
 }
 
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// One connection, seen from the server.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
 }
 
 impl Wire {
     /// The next frame that is no SETTINGS acknowledgement; `None` at the end.
     /// SETTINGS are acknowledged by the way.
-    pub(super) async fn frame(&mut self) -> Option<Frame> {
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
         loop {
             let mut head = [0; 9];
             self.stream.read_exact(&mut head).await.ok()?;
@@ -117,7 +117,7 @@ impl Wire {
     }
 
     /// Waits for a whole request and gives its stream.
-    pub(super) async fn request(&mut self) -> u32 {
+    pub(crate) async fn request(&mut self) -> u32 {
         loop {
             let frame = self.frame().await.expect("the client stays");
             if matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0 {
@@ -127,7 +127,7 @@ impl Wire {
     }
 
     /// The streams of all requests that the client had sent when a PING reached it.
-    pub(super) async fn requests_until_now(&mut self) -> Vec<u32> {
+    pub(crate) async fn requests_until_now(&mut self) -> Vec<u32> {
         self.write(PING, 0, 0, &[0; 8]).await;
         let mut streams = Vec::new();
         loop {
@@ -141,7 +141,7 @@ impl Wire {
     }
 
     /// Reads on until a frame of this kind comes.
-    pub(super) async fn until(&mut self, kind: u8) -> Frame {
+    pub(crate) async fn until(&mut self, kind: u8) -> Frame {
         loop {
             let frame = self.frame().await.expect("the client stays");
             if frame.kind == kind {
@@ -151,39 +151,39 @@ impl Wire {
     }
 
     /// Reads on until the client has closed.
-    pub(super) async fn until_closed(&mut self) {
+    pub(crate) async fn until_closed(&mut self) {
         while self.frame().await.is_some() {}
     }
 
     /// SETTINGS with MAX_CONCURRENT_STREAMS.
-    pub(super) async fn allow(&mut self, streams: u32) {
+    pub(crate) async fn allow(&mut self, streams: u32) {
         let mut payload = vec![0, 3];
         payload.extend(streams.to_be_bytes());
         self.write(SETTINGS, 0, 0, &payload).await;
     }
 
     /// Answers without a body.
-    pub(super) async fn answer(&mut self, stream: u32, status: u16) {
+    pub(crate) async fn answer(&mut self, stream: u32, status: u16) {
         self.write(HEADERS, END_HEADERS | END_STREAM, stream, &block(status)).await;
     }
 
     /// The beginning of an answer with a body.
-    pub(super) async fn begin_answer(&mut self, stream: u32, status: u16) {
+    pub(crate) async fn begin_answer(&mut self, stream: u32, status: u16) {
         self.write(HEADERS, END_HEADERS, stream, &block(status)).await;
     }
 
-    pub(super) async fn reset(&mut self, stream: u32, code: u32) {
+    pub(crate) async fn reset(&mut self, stream: u32, code: u32) {
         self.write(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
     }
 
-    pub(super) async fn go_away(&mut self, last: u32, debug: &[u8]) {
+    pub(crate) async fn go_away(&mut self, last: u32, debug: &[u8]) {
         let mut payload = last.to_be_bytes().to_vec();
         payload.extend(0_u32.to_be_bytes());
         payload.extend(debug);
         self.write(GOAWAY, 0, 0, &payload).await;
     }
 
-    pub(super) async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    pub(crate) async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend(stream.to_be_bytes());
