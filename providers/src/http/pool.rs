@@ -1,12 +1,58 @@
 //! A pool of HTTP/2 connections to one origin.
+//!
+//! Built on `h2` itself and not on a ready-made client, because failover needs
+//! to know what those hide: whether the peer has certainly not processed a
+//! request, how many streams it allows at this moment, and when a connection is
+//! going away. A pool never repeats a call: it says what became of it.
+//!
+//! Connections are held as long as the peer lets them live; vendors take rapid
+//! opening and closing for an attack. While there is traffic there are at least
+//! two, so that the loss of one costs nobody a handshake, and more when all are
+//! at their stream limit. One that is going away is replaced while its last
+//! streams end.
+//!
+//! While the peer cannot be reached, callers are told so at once and do not
+//! wait for the next attempt: another provider may take their push.
 
-use std::sync::Arc;
+mod connection;
+mod dial;
+mod metered;
+mod state;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod wire;
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
+use self::connection::{Connection, SILENT_AFTER, readable, unsent};
+use self::dial::{Dialled, Io, dial};
+use self::metered::Meter;
+use self::state::{Bounds, Got, Next, State};
+use crate::clock::instant;
 use crate::{Processed, Written};
+
+/// A pool holds at least as many connections while there is traffic.
+const LEAST_CONNECTIONS: usize = 2;
+
+/// How often a call looks for another connection when the one it was given has
+/// gone away before a byte of it was written.
+const TRIES: usize = 3;
+
+/// For the polite end of a connection that was opened only to see that it can be.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What a pool needs to know of its peer.
 #[derive(Clone, Debug)]
@@ -17,7 +63,7 @@ pub struct PoolSettings {
     pub tls: Arc<rustls::ClientConfig>,
     /// For TCP, TLS and the peer's SETTINGS together.
     pub connect_timeout: Duration,
-    /// Connections to hold while there is traffic.
+    /// Connections to hold while there is traffic; fewer than two count as two.
     pub connections: usize,
     /// Connections at most, when all are at their peer's stream limit.
     pub max_connections: usize,
@@ -33,12 +79,14 @@ pub struct PoolSettings {
 pub struct Response {
     /// Status.
     pub status: StatusCode,
-    /// Headers.
+    /// Headers, at most 16 KiB.
     pub headers: HeaderMap,
     /// The first 64 KiB of the body; an endless body is cut there and its stream reset.
     pub body: Bytes,
     /// The connection it came over.
     pub connection: ConnectionId,
+    /// Whether it is that connection's first answer.
+    first_of_connection: bool,
 }
 
 /// Names a connection of a pool.
@@ -50,63 +98,300 @@ pub struct ConnectionId(pub u64);
 pub struct Failure {
     /// `No`: certainly not processed. `Maybe`: a byte may have left.
     pub processed: Processed,
-    /// `dns`, `connect`, `tls`, `no_h2`, `refused_stream`, `goaway`, `reset`, `closed`, …
+    /// Before the request was written: `dns`, `connect` (also while a back-off
+    /// runs), `tls`, `no_h2`, `settings`, `closed`. After it: `refused_stream`,
+    /// `goaway` (both not processed), `reset`, `closed`, `protocol`.
     pub code: &'static str,
     /// One line for people.
     pub detail: String,
 }
 
 /// See the module.
-#[derive(Debug)]
-pub struct Pool {}
+pub struct Pool {
+    shared: Arc<Shared>,
+}
 
 impl Pool {
     /// Makes a pool; connections are opened when the first call needs them.
-    pub fn new(_settings: PoolSettings) -> Self {
-        Self {}
+    pub fn new(settings: PoolSettings) -> Self {
+        let least = settings.connections.max(LEAST_CONNECTIONS);
+        let bounds = Bounds { least, most: settings.max_connections.max(least) };
+        let shared = Shared {
+            settings,
+            bounds,
+            born: instant(),
+            meter: Arc::default(),
+            state: Mutex::default(),
+            tasks: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            changed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Makes one call.
+    /// Makes one call. Dropping the future resets the stream.
     ///
     /// # Errors
     /// [`Failure`] says whether the request may have been processed.
     pub async fn send(
         &self,
-        _request: Request<()>,
-        _body: Bytes,
-        _written: &Written,
+        request: Request<()>,
+        body: Bytes,
+        written: &Written,
     ) -> Result<Response, Failure> {
-        Err(Failure { processed: Processed::No, code: "connect", detail: String::new() })
+        let mut permit = self.permit().await?;
+        let result = permit.connection.call(request, body, written).await;
+        permit.finished = true;
+        if let Ok(Response { first_of_connection: true, .. }) = &result {
+            self.shared.state().proved();
+        }
+        result
     }
 
     /// Opens a fresh connection, waits for the peer's SETTINGS and closes it:
-    /// shows name, network, TLS and front end alive, and nothing of the credential.
+    /// shows name, network, TLS and front end alive, and nothing of the
+    /// credential. Ignores a back-off that runs, and ends it when it succeeds.
     ///
     /// # Errors
     /// [`Failure`] says at which step.
     pub async fn check(&self) -> Result<(), Failure> {
-        Err(Failure { processed: Processed::No, code: "connect", detail: String::new() })
+        let Dialled { sender, driver, .. } =
+            dial(&self.shared.settings, &self.shared.meter).await?;
+        self.shared.state().proved();
+        drop(sender);
+        // Whether the peer hears our good-bye changes nothing.
+        let _heard = timeout(FAREWELL, driver).await;
+        Ok(())
     }
 
     /// Opens no further stream on this connection and closes it when its
     /// streams have ended.
-    pub fn retire(&self, _connection: ConnectionId) {}
+    pub fn retire(&self, connection: ConnectionId) {
+        self.shared.retire(connection, "retired");
+    }
 
     /// Open connections.
     pub fn connections(&self) -> usize {
-        0
+        let state = self.shared.state();
+        state.open.len() + state.draining.len()
     }
 
     /// Streams that the open connections allow together.
     pub fn stream_capacity(&self) -> usize {
-        0
+        let state = self.shared.state();
+        state.open.iter().fold(0, |sum, connection| sum.saturating_add(connection.limit()))
     }
 
     /// Bytes read since start, under TLS.
     pub fn bytes_read(&self) -> u64 {
-        0
+        self.shared.meter.read()
     }
 
-    /// Retires all connections and waits until they are closed.
-    pub async fn close(&self) {}
+    /// Bytes written since start, under TLS.
+    pub fn bytes_written(&self) -> u64 {
+        self.shared.meter.written()
+    }
+
+    /// Retires all connections and waits until they are closed. Calls in flight
+    /// are answered; calls that have no stream yet fail.
+    pub async fn close(&self) {
+        let next = self.shared.state().close();
+        self.shared.carry_out(next);
+        loop {
+            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
+            if self.shared.state().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A stream on a connection that still takes one.
+    async fn permit(&self) -> Result<Permit, Failure> {
+        let mut reason = String::new();
+        for _ in 0..TRIES {
+            let (got, next) = self.shared.state().acquire(self.shared.age(), self.shared.bounds);
+            self.shared.carry_out(next);
+            let permit = match got? {
+                Got::Stream(connection) => Permit::new(&self.shared, connection),
+                Got::Place(place) => match place.await {
+                    Ok(permit) => permit?,
+                    Err(_) => return Err(unsent("the pool is closed".to_owned())),
+                },
+            };
+            match permit.connection.open() {
+                Ok(()) => return Ok(permit),
+                Err(why) => {
+                    reason = readable(&why);
+                    self.shared.retire(permit.connection.id, &reason);
+                }
+            }
+        }
+        Err(unsent(reason))
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({}, {} open)", self.shared.settings.origin, self.connections())
+    }
+}
+
+impl Drop for Pool {
+    /// Tasks hold the shared half: without this they would keep each other alive.
+    fn drop(&mut self) {
+        let next = self.shared.state().close();
+        self.shared.carry_out(next);
+        self.shared.tasks().abort_all();
+    }
+}
+
+/// A stream that may be opened on a connection; counted back when dropped.
+struct Permit {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    since: Duration,
+    /// What the connection had read at that time.
+    read: u64,
+    /// Whether the call came to an end of its own.
+    finished: bool,
+}
+
+impl Permit {
+    fn new(shared: &Arc<Shared>, connection: Arc<Connection>) -> Self {
+        let (since, read) = (shared.age(), connection.meter.read());
+        Self { shared: shared.clone(), connection, since, read, finished: false }
+    }
+
+    /// Given up after a while in which not a byte came over the connection.
+    fn found_silence(&self) -> bool {
+        !self.finished
+            && self.read == self.connection.meter.read()
+            && self.shared.age().saturating_sub(self.since) >= SILENT_AFTER
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        let next = shared.state().release(&self.connection, || shared.age(), shared.bounds);
+        shared.carry_out(next);
+        if self.found_silence() {
+            shared.retire(self.connection.id, "silent");
+        }
+    }
+}
+
+/// What calls, openings and connections' drivers share.
+struct Shared {
+    settings: PoolSettings,
+    bounds: Bounds,
+    born: Instant,
+    meter: Arc<Meter>,
+    state: Mutex<State>,
+    /// Openings and drivers, ended with the pool.
+    tasks: Mutex<JoinSet<()>>,
+    next_id: AtomicU64,
+    /// Told when a connection is closed or an opening has ended.
+    changed: Notify,
+}
+
+impl Shared {
+    fn age(&self) -> Duration {
+        instant().saturating_duration_since(self.born)
+    }
+
+    fn retire(self: &Arc<Self>, connection: ConnectionId, reason: &str) {
+        let next = self.state().retire(connection, reason, self.age(), self.bounds);
+        self.carry_out(next);
+    }
+
+    /// Does, outside the lock, what a change has led to.
+    fn carry_out(self: &Arc<Self>, next: Next) {
+        for (waiter, connection) in next.grants {
+            // One that went away meanwhile drops its permit, which is the way
+            // to the next in the queue.
+            let _gone = waiter.send(Ok(Permit::new(self, connection)));
+        }
+        for waiter in next.failed {
+            let failure = next.failure.clone().unwrap_or_else(|| unsent(String::new()));
+            let _gone = waiter.send(Err(failure));
+        }
+        if next.open {
+            self.spawn(self.clone().open_one());
+        }
+    }
+
+    async fn open_one(self: Arc<Self>) {
+        let dialled = dial(&self.settings, &self.meter).await;
+        let mut started = None;
+        let result = dialled.map(|Dialled { sender, driver, meter }| {
+            let connection = self.connection(sender, meter);
+            started = Some((connection.clone(), driver));
+            connection
+        });
+        let next = self.state().opened(result, self.age(), self.bounds);
+        // Not before: it must not end before it is known.
+        if let Some((connection, driver)) = started {
+            self.spawn(self.clone().drive(connection, driver));
+        }
+        self.carry_out(next);
+        self.changed.notify_waiters();
+    }
+
+    fn connection(&self, sender: SendRequest<Bytes>, meter: Arc<Meter>) -> Arc<Connection> {
+        Arc::new(Connection::new(
+            ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+            sender,
+            meter,
+            self.settings.stream_limit,
+            self.settings.one_stream_first,
+            self.age().as_millis() as u64,
+        ))
+    }
+
+    /// Runs a connection to its end, publishes what the peer allows, and takes
+    /// it out of use as soon as the peer says GOAWAY.
+    async fn drive(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        mut driver: h2::client::Connection<Io, Bytes>,
+    ) {
+        let mut leaving = false;
+        let end = poll_fn(|cx| {
+            if let Poll::Ready(end) = driver.poll_unpin(cx) {
+                return Poll::Ready(end);
+            }
+            if connection.set_peer_limit(driver.max_concurrent_send_streams()) {
+                let next = self.state().advance(self.age(), self.bounds);
+                self.carry_out(next);
+            }
+            if !leaving && let Err(reason) = connection.open() {
+                leaving = true;
+                self.retire(connection.id, &readable(&reason));
+            }
+            Poll::Pending
+        })
+        .await;
+        let reason =
+            end.err().map_or("closed by the peer".to_owned(), |e| readable(&e.to_string()));
+        let next = self.state().ended(connection.id, &reason, self.age(), self.bounds);
+        self.carry_out(next);
+        self.changed.notify_waiters();
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
