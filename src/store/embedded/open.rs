@@ -222,8 +222,8 @@ fn check_file(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::NotOurs(path.to_owned()))
 }
 
-/// The engine has refused the file. It says that one is too short in words only;
-/// that is asked of the file itself.
+/// The engine has refused the file. That it is too short the engine says in words
+/// only; so the file itself is asked.
 fn refused(path: &Path, error: &DatabaseError) -> OpenError {
     let text = error.to_string();
     match error {
@@ -240,11 +240,29 @@ fn refused(path: &Path, error: &DatabaseError) -> OpenError {
         {
             OpenError::NotOurs(path.to_owned())
         }
-        DatabaseError::Storage(StorageError::Corrupted(_)) => {
-            OpenError::Damaged(path.to_owned(), text)
-        }
+        DatabaseError::Storage(StorageError::Corrupted(_)) => match missing_bytes(path) {
+            Some(missing) => {
+                OpenError::Truncated(path.to_owned(), format!("{missing} bytes are missing"))
+            }
+            None => OpenError::Damaged(path.to_owned(), text),
+        },
         _ => OpenError::Io(path.to_owned(), text),
     }
+}
+
+/// What the file lacks to be as long as its head says (the engine's design, "Database
+/// header": after magic number, flags and padding, five little-endian u32).
+fn missing_bytes(path: &Path) -> Option<u64> {
+    let mut head = [0; 32];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let field = |at: usize| Some(u64::from(number(head.get(at..at + 4)?)?));
+    let (page, region_head, region_most) = (field(12)?, field(16)?, field(20)?);
+    let (full_regions, trailing) = (field(24)?, field(28)?);
+    let trailing = if trailing > 0 { region_head + trailing } else { 0 };
+    let regions = full_regions.checked_mul(region_head + region_most)?;
+    let length = regions.checked_add(trailing + 1)?.checked_mul(page)?;
+    let there = fs::metadata(path).ok()?.len();
+    length.checked_sub(there).filter(|missing| *missing > 0)
 }
 
 /// Whether the tables are ours. A file without any is new.
