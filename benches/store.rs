@@ -120,10 +120,13 @@ fn backlog(total: usize) {
 
 /// All that old messages cost when they go, and what it does to a commit.
 fn retention(total: usize) {
-    let bench = Bench { accepted: Duration::from_secs(48 * 3600), ..Bench::new("retention") };
+    let mut bench = Bench::new("retention");
+    bench.ago = Duration::from_secs(48 * 3600);
     let store = bench.open();
     let outcome = Arc::new(sent(bench.now()));
-    for lot in bench.messages(1, total, false).chunks(1024) {
+    let messages = bench.messages(1, total, false);
+    let newest = messages[total - 1].message().id;
+    for lot in messages.chunks(1024) {
         for body in lot {
             bench.submit(&store, vec![Record::Accept(body.clone())]);
         }
@@ -132,26 +135,25 @@ fn retention(total: usize) {
     }
     store.close();
     drop(store);
+    bench.ago = Duration::ZERO;
+    let fresh = bench.messages(1, 2000, false);
     let store = bench.open();
-    let oldest = bench.oldest();
-    let fresh = Bench { accepted: Duration::ZERO, ..bench };
     let cpu = cpu_time();
-    let begun = fresh.clock.now().instant;
-    fresh.flushes.reset();
-    for body in fresh.messages(1, 2000, false) {
-        fresh.submit(&store, vec![Record::Accept(body)]);
-        fresh.wait_for_all();
+    let begun = bench.clock.now().instant;
+    for body in fresh {
+        bench.submit(&store, vec![Record::Accept(body)]);
+        bench.wait_for_all();
     }
     let mut times: Vec<Duration> = store.commit_times().into_iter().map(|(_, took)| took).collect();
     times.sort_unstable();
-    while store.message(oldest).expect("the file is whole").is_some() {
+    while store.message(newest).expect("the file is whole").is_some() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let steps = times.len();
     println!(
         "{total} old messages go while 2000 are accepted: {:?} in all, {:?} of CPU, longest of \
          {steps} commits {:?}",
-        fresh.clock.now().instant - begun,
+        bench.clock.now().instant - begun,
         cpu_time() - cpu,
         times.last().copied().unwrap_or_default(),
     );
@@ -162,9 +164,8 @@ struct Bench {
     clock: Arc<Clock>,
     flushes: Arc<Flushes>,
     ids: Mutex<(IdGenerator, StdRng)>,
-    last: Mutex<Option<pushyard::model::MessageId>>,
-    /// How long ago messages were accepted.
-    accepted: Duration,
+    /// Messages were accepted so long ago.
+    ago: Duration,
 }
 
 #[derive(Default)]
@@ -201,8 +202,7 @@ impl Bench {
             clock: Arc::default(),
             flushes: Arc::default(),
             ids: Mutex::new((IdGenerator::default(), StdRng::seed_from_u64(1))),
-            last: Mutex::default(),
-            accepted: Duration::ZERO,
+            ago: Duration::ZERO,
         }
     }
 
@@ -221,7 +221,7 @@ impl Bench {
 
     fn now(&self) -> Utc {
         let ms = self.clock.now().utc.ms();
-        Utc::from_ms(ms - u64::try_from(self.accepted.as_millis()).expect("days"))
+        Utc::from_ms(ms - u64::try_from(self.ago.as_millis()).expect("days"))
     }
 
     fn submit(&self, store: &Embedded, records: Vec<Record>) {
@@ -232,10 +232,6 @@ impl Bench {
     fn wait_for_all(&self) {
         let counts = self.flushes.counts.lock().expect("no panic under it");
         drop(self.flushes.told.wait_while(counts, |(submitted, flushed)| flushed < submitted));
-    }
-
-    fn oldest(&self) -> pushyard::model::MessageId {
-        self.last.lock().expect("no panic under it").expect("there is one")
     }
 
     fn messages(&self, recipients: usize, count: usize, keys: bool) -> Vec<Arc<Body>> {
@@ -249,9 +245,8 @@ impl Bench {
             no_route: false,
         };
         let (ids, rng) = &mut *self.ids.lock().expect("no panic under it");
-        let message = |n: usize| {
+        let mut message = |n: usize| {
             let id = ids.next(self.now(), rng);
-            *self.last.lock().expect("no panic under it") = Some(id);
             Body::new(Message {
                 id,
                 client: "shop".into(),
@@ -275,7 +270,7 @@ impl Bench {
                 unresolved: Vec::new(),
             })
         };
-        (0..count).map(message).collect()
+        (0..count).map(&mut message).collect()
     }
 }
 
@@ -323,6 +318,7 @@ fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields 14 and 15, counted after the name, which may hold spaces (proc(5)).
     let after = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 = after.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).sum();
+    let fields = after.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
 }

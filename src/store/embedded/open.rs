@@ -267,29 +267,36 @@ fn missing_bytes(path: &Path) -> Option<u64> {
 
 /// Whether the tables are ours. A file without any is new.
 fn check_format(db: &Database, path: &Path) -> Result<(), OpenError> {
-    let (format, version, tables) =
-        read_format(db).map_err(|Fault(text)| OpenError::Damaged(path.to_owned(), text))?;
-    match (format, version) {
-        (None, _) if tables == 0 => Ok(()),
-        (Some(format), Some(version)) if format == FORMAT => match version {
-            VERSION => Ok(()),
-            other if other > VERSION => Err(OpenError::Newer(path.to_owned(), other)),
-            other => Err(OpenError::Damaged(path.to_owned(), format!("layout {other}"))),
-        },
-        (Some(format), None) if format == FORMAT => {
-            Err(OpenError::Damaged(path.to_owned(), "no layout".to_owned()))
+    let damaged = |text: String| OpenError::Damaged(path.to_owned(), text);
+    let head = read_head(db).map_err(|Fault(text)| damaged(text))?;
+    match (head.format.as_deref(), head.version) {
+        (None, None) if head.tables == 0 => Ok(()),
+        (Some(FORMAT), Some(VERSION)) => Ok(()),
+        (Some(FORMAT), Some(later)) if later > VERSION => {
+            Err(OpenError::Newer(path.to_owned(), later))
         }
-        _ => Err(OpenError::NotOurs(path.to_owned())),
+        (Some(FORMAT), other) => Err(damaged(format!("layout {other:?}"))),
+        (Some(_) | None, _) => Err(OpenError::NotOurs(path.to_owned())),
     }
 }
 
-fn read_format(db: &Database) -> Result<(Option<Vec<u8>>, Option<u32>, usize), Fault> {
+/// What a file says of itself.
+#[derive(Default)]
+struct Head {
+    format: Option<Vec<u8>>,
+    version: Option<u32>,
+    tables: usize,
+}
+
+fn read_head(db: &Database) -> Result<Head, Fault> {
     let txn = db.begin_read()?;
     let tables = txn.list_tables()?.count() + txn.list_multimap_tables()?.count();
-    let Ok(meta) = txn.open_table(META) else { return Ok((None, None, tables)) };
-    let format = meta.get(meta::FORMAT)?.map(|row| row.value().to_vec());
-    let version = meta.get(meta::VERSION)?.and_then(|row| number(row.value()));
-    Ok((format, version, tables))
+    let Ok(meta) = txn.open_table(META) else { return Ok(Head { tables, ..Head::default() }) };
+    Ok(Head {
+        format: meta.get(meta::FORMAT)?.map(|row| row.value().to_vec()),
+        version: meta.get(meta::VERSION)?.and_then(|row| number(row.value())),
+        tables,
+    })
 }
 
 /// What is found in the file and is the store's own affair.

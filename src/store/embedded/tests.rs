@@ -290,7 +290,8 @@ fn a_second_process_is_told_who_holds_the_store() {
 #[test]
 fn files_that_are_not_whole_or_not_ours_are_refused_by_name() {
     type Spoil = fn(&mut Vec<u8>);
-    let cases: [(&str, Spoil, fn(&OpenError) -> bool); 5] = [
+    type Expected = fn(&OpenError) -> bool;
+    let cases: [(&str, Spoil, Expected); 5] = [
         (
             "was not written by pushyard",
             |file| *file = b"something else".to_vec(),
