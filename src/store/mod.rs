@@ -100,7 +100,8 @@ pub struct Start {
     pub unclean_ends: Vec<Utc>,
     /// All notes.
     pub notes: Vec<(String, Vec<u8>)>,
-    /// Records that could not be decoded and were set aside.
+    /// Records that earlier processes could not decode and set aside; those that
+    /// this one meets are counted in [`Figures`].
     pub set_aside: u64,
 }
 
@@ -129,6 +130,8 @@ pub struct Figures {
     pub idempotency_evicted: u64,
     /// Dead letters held.
     pub dead_letters: u64,
+    /// Records that could not be decoded and are held as raw bytes.
+    pub set_aside: u64,
 }
 
 /// Why a read failed.
@@ -190,7 +193,8 @@ pub trait Store: Send + Sync + 'static {
     /// Figures for metrics.
     fn figures(&self) -> Figures;
 
-    /// Rows and duration of the commits since the last call, at most 4,096.
+    /// Rows and duration of the commits since the last call, at most 4,096: what
+    /// is not fetched in time is not kept.
     fn commit_times(&self) -> Vec<(u32, Duration)>;
 
     /// Writes and flushes all that was submitted, notes that this end is in
