@@ -37,6 +37,21 @@ pub struct Settings {
     pub max_idempotency_keys: u64,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data"),
+            retention: Duration::from_secs(24 * 3600),
+            max_bytes: 10 << 30,
+            commit_delay: Duration::ZERO,
+            min_free: 256 << 20,
+            dead_letter_retention: Duration::from_secs(7 * 24 * 3600),
+            max_dead_letters: 100_000,
+            max_idempotency_keys: 5_000_000,
+        }
+    }
+}
+
 /// One thing to write. Everything handed over in one call of [`Store::submit`]
 /// is written in order, and a batch is never split between two commits.
 #[derive(Clone, Debug)]
