@@ -12,7 +12,7 @@ use pushyard_providers::settings::{Setting, SettingError, Shape};
 use super::super::{Sources, SystemSources, load_with};
 use super::{APNS, FCM, Noon, load, load_asking};
 
-/// What each text gives, a blank line after each.
+/// What each text gives.
 fn errors(texts: &[&str]) -> String {
     let one = |text: &&str| match load(text) {
         Ok(_) => format!("nothing is wrong with {text:?}"),
