@@ -109,7 +109,8 @@ async fn routes(
 ) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     let (catalog, snapshot) = (state.catalog.load(), state.snapshot.load());
-    let items = catalog.routes.iter().map(|route| view::route(route, &catalog, &snapshot)).collect();
+    let items =
+        catalog.routes.iter().map(|route| view::route(route, &catalog, &snapshot)).collect();
     Ok(page.page(items)?.into_response())
 }
 

@@ -37,6 +37,11 @@ impl KeyHash {
         Self(hash)
     }
 
+    /// Its bytes.
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// From 64 hexadecimal digits, as `sha256sum` prints them.
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.as_bytes();

@@ -41,7 +41,6 @@ struct Stops {
 }
 
 /// A running router.
-#[derive(Debug)]
 pub struct Server {
     api: SocketAddr,
     admin: SocketAddr,
@@ -105,5 +104,11 @@ impl Server {
         // The driver ends by itself only for this.
         let _ = self.driver.join_next().await;
         self.flushed.broken().unwrap_or_else(|| "the dispatcher ended".to_owned())
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server(api {}, admin {})", self.api, self.admin)
     }
 }

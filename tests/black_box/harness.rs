@@ -148,7 +148,12 @@ impl Router {
         self.child.wait().unwrap().code()
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (StatusCode, Value) {
         let base = if path.starts_with("/v1") { &self.api } else { &self.admin };
         let mut request = self.client.request(method, format!("{base}{path}"));
         if let Some(body) = body {

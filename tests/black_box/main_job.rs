@@ -31,8 +31,7 @@ async fn one_message_fans_out_to_many_recipients() {
     let router = world.router();
     let to: Vec<_> = (0..300)
         .map(|n| {
-            let address =
-                if n % 2 == 0 { apns(&format!("a-{n}")) } else { fcm(&format!("f-{n}")) };
+            let address = if n % 2 == 0 { apns(&format!("a-{n}")) } else { fcm(&format!("f-{n}")) };
             json!({"ref": format!("device-{n}"), "addresses": [address]})
         })
         .collect();
