@@ -57,20 +57,26 @@ async fn a_dead_vendor_is_ejected_and_comes_back_by_canaries() {
 #[tokio::test]
 async fn a_vendor_that_throttles_gets_no_call_before_its_time() {
     let world = World::new().await;
+    world.configure("[[routes]]\nname = \"fcm-first\"\ntiers = [[\"fcm\"], [\"apns\"]]\n");
     let router = world.router();
     let control = world.simulator.control();
     let behaviour = Behaviour { retry_after_s: Some(60), ..Behaviour::of(Mode::Throttling) };
-    control.set("apns", behaviour).unwrap();
-    router.settle(&message(&[apns("first"), fcm("first")])).await;
-    control.set_mode("apns", Mode::Healthy).unwrap();
-    let before = control.vendor("apns").unwrap().requests;
-    for n in 0..20 {
-        let view =
-            router.settle(&message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))])).await;
-        assert_eq!(only(&view)["provider"], "fcm", "{view}");
+    control.set("fcm", behaviour).unwrap();
+    let to_both = |n: u32| {
+        let mut both = message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))]);
+        both["route"] = json!("fcm-first");
+        both
+    };
+    let view = router.settle(&to_both(0)).await;
+    assert_eq!(only(&view)["attempts"][0]["outcome"], "Throttled", "{view}");
+    control.set_mode("fcm", Mode::Healthy).unwrap();
+    let before = control.vendor("fcm").unwrap().requests;
+    for n in 1..20 {
+        let view = router.settle(&to_both(n)).await;
+        assert_eq!(only(&view)["provider"], "apns", "{view}");
     }
-    assert_eq!(control.vendor("apns").unwrap().requests, before);
-    assert!(router.get("/admin/v1/providers/apns").await["paused_until"].is_string());
+    assert_eq!(control.vendor("fcm").unwrap().requests, before);
+    router.until("/admin/v1/providers/fcm", |view| view["paused_until"].is_string()).await;
 }
 
 #[tokio::test]
@@ -81,8 +87,8 @@ async fn a_revoked_key_ejects_at_once_and_nothing_is_lost() {
     let view = router.settle(&message(&[apns("phone"), fcm("phone")])).await;
     assert_eq!(only(&view)["attempts"][0]["outcome"], "AuthFailed");
     assert_eq!(only(&view)["provider"], "fcm");
-    let view = router.get("/admin/v1/providers/apns").await;
-    assert_eq!((&view["state"], &view["reason"]), (&json!("ejected"), &json!("auth")));
+    let view = router.until("/admin/v1/providers/apns", |view| view["state"] == "ejected").await;
+    assert_eq!(view["reason"], "auth");
 }
 
 #[tokio::test]
