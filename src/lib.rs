@@ -1,6 +1,7 @@
 //! Pushyard: a push failover router. The modules in the order of a push.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
