@@ -1,18 +1,18 @@
 //! Pushyard: a push failover router. The modules in the order of a push.
 
 pub mod cli;
-pub mod config;
 pub mod server;
+pub mod config;
 
-pub mod admin;
 pub mod api;
-pub mod dispatch;
-pub mod feedback;
+pub mod admin;
 pub mod intake;
+pub mod store;
+pub mod dispatch;
 pub mod routing;
 pub mod stack;
-pub mod store;
+pub mod feedback;
 
-pub mod clock;
-pub mod model;
 pub mod telemetry;
+pub mod model;
+pub mod clock;

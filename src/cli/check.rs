@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::failure::Failure;
 use super::serve::DEFAULT_CONFIG;
 use super::ui::{self, Ui};
 use crate::clock::Clock;
-use crate::config::{self, Errors, Settings, SystemSources};
+use crate::config::{self, ConfigError, SystemSources};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,24 +36,57 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let clock = Arc::new(Clock::default());
     let checked = config::load(&args.config, &SystemSources, clock);
+    let verdict = match checked {
+        Ok(settings) => Verdict { ok: true, summary: Some(settings.summary()), errors: None },
+        Err(found) => Verdict { ok: false, summary: None, errors: Some(found.errors) },
+    };
     if ui.json {
-        ui::say(verdict(&checked))?;
+        let json = serde_json::to_vec(&verdict)
+            .map_err(|error| Failure::told(format!("cannot write JSON: {error}")))?;
+        ui::say_json(&json)?;
     } else {
-        match &checked {
-            Ok(settings) => {
-                for line in settings.summary() {
-                    ui::say(ui::plain(&line))?;
-                }
-            }
-            Err(errors) => ui::aside(errors),
-        }
+        verdict.tell()?;
     }
-    Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verdict(checked: &Result<Settings, Errors>) -> Value {
-    match checked {
-        Ok(settings) => json!({"ok": true, "summary": settings.summary()}),
-        Err(errors) => json!({"ok": false, "errors": errors.errors}),
+/// As `--json` shows it.
+#[derive(Serialize)]
+struct Verdict {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<ConfigError>>,
+}
+
+impl Verdict {
+    fn tell(&self) -> Result<(), Failure> {
+        for error in self.errors.iter().flatten() {
+            ui::aside(ui::plain(&error.to_string()));
+        }
+        self.summary.iter().flatten().try_for_each(|line| ui::say(ui::plain(line)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_as_machines_expect_it() {
+        let json = |verdict: &Verdict| serde_json::to_string(verdict).unwrap();
+        let good = Verdict { ok: true, summary: Some(vec!["api".to_owned()]), errors: None };
+        assert_eq!(json(&good), r#"{"ok":true,"summary":["api"]}"#);
+        let error = ConfigError {
+            file: "a.toml".to_owned(),
+            line: 3,
+            column: 1,
+            key: "server.lisen".to_owned(),
+            detail: "unknown key".to_owned(),
+        };
+        let bad = Verdict { ok: false, summary: None, errors: Some(vec![error]) };
+        let expected = r#"{"ok":false,"errors":[{"file":"a.toml","line":3,"column":1,"key":"server.lisen","detail":"unknown key"}]}"#;
+        assert_eq!(json(&bad), expected);
     }
 }

@@ -230,7 +230,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let told = if self.detail.is_empty() { &self.title } else { &self.detail };
         write!(f, "{} ({} {})", plain(told), self.status, plain(&self.code))?;
-        for fault in &self.errors {
+        // Of a single fault the detail may say it all.
+        let repeated = |fault: &Fault| self.errors.len() == 1 && told.contains(&fault.detail);
+        for fault in self.errors.iter().filter(|fault| !repeated(fault)) {
             let pointer = if fault.pointer.is_empty() { "the body" } else { &fault.pointer };
             write!(f, "\n  {}: {}", plain(pointer), plain(&fault.detail))?;
         }

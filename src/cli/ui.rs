@@ -13,9 +13,14 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets,
+};
 
 use super::failure::Failure;
+
+/// Columns of a terminal below which text is no longer broken into lines.
+const READABLE: u16 = 20;
 
 /// How whoever started the program wants to be talked to.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +63,15 @@ impl Ui {
 /// A table as text, without blanks at the ends of its lines.
 pub(super) fn shown(mut table: Table) -> String {
     table.style_text_only();
-    for column in table.column_iter_mut() {
+    let last = table.column_count().saturating_sub(1);
+    for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
+        // Only the last one holds sentences; half an id would be of no use.
+        column.set_constraint(if at == last {
+            ColumnConstraint::LowerBoundary(Width::Fixed(READABLE))
+        } else {
+            ColumnConstraint::ContentWidth
+        });
     }
     table.trim_fmt()
 }

@@ -174,12 +174,12 @@ impl SendArgs {
         let text = |value: &Option<String>| value.as_deref().map(Value::from);
         set("notification", self.notification());
         set("data", object(&self.data));
-        set("priority", self.priority.map(word));
+        set("priority", self.priority.as_ref().map(word));
         set("ttl", text(&self.ttl));
         set("collapse_key", text(&self.collapse_key));
         set("route", text(&self.route));
         set("deliver_at", text(&self.deliver_at));
-        set("on_ambiguous", self.on_ambiguous.map(word));
+        set("on_ambiguous", self.on_ambiguous.as_ref().map(word));
         set("metadata", object(&self.metadata));
         Value::Object(message)
     }
@@ -219,7 +219,7 @@ fn usage(wrong: &str) -> Failure {
 }
 
 /// The word on the command line is the API's.
-fn word(value: impl ValueEnum) -> Value {
+fn word(value: &impl ValueEnum) -> Value {
     Value::from(value.to_possible_value().map(|value| value.get_name().to_owned()))
 }
 

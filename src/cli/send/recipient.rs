@@ -45,7 +45,7 @@ pub(super) fn recipient(text: &str) -> Result<Recipient, String> {
     let mut addresses: Vec<Address> = Vec::new();
     for part in parts(text) {
         match part {
-            Part::Address(kind, rest) => addresses.push(Address::new(kind, &rest)?),
+            Part::Address(kind, rest) => addresses.push(Address::new(&kind, &rest)?),
             Part::Field(name, value) if RECIPIENT_FIELDS.contains(&name.as_str()) => {
                 recipient.insert(name, Value::String(value));
             }
@@ -106,8 +106,8 @@ struct Address {
 impl Address {
     /// `rest` is `field=value`, or the value of the field that every address of
     /// this kind has.
-    fn new(kind: String, rest: &str) -> Result<Self, String> {
-        let Some(kind) = registry::kind(&kind) else { return Err(unknown_kind(&kind)) };
+    fn new(name: &str, rest: &str) -> Result<Self, String> {
+        let Some(kind) = registry::kind(name) else { return Err(unknown_kind(name)) };
         let mut address = Self { kind, fields: Map::new() };
         let named = rest.split_once('=').filter(|(name, _)| address.has(name));
         let (name, value) = match named {
