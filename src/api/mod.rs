@@ -1,1 +1,101 @@
-//! api.
+//! The backends' listener: authentication, parsing, problem JSON and the
+//! description of all of it. What a message must look like is decided in `intake`,
+//! what becomes of it in `dispatch`.
+
+mod auth;
+mod batch;
+mod layers;
+mod messages;
+mod openapi;
+mod page;
+mod problem;
+mod read;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Bytes;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use auth::{Authenticator, Caller, Client};
+pub use layers::{Admit, Observe, RequestId};
+pub use page::Page;
+pub use problem::{Code, Problem};
+
+use crate::clock::Clock;
+use crate::dispatch::{Dispatcher, Limits};
+use crate::intake::Intake;
+use crate::intake::idempotency::InProgress;
+use crate::routing::Catalog;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+use submit::Commits;
+
+/// What the api listener works with.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Providers and routes.
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    /// Takes messages.
+    pub dispatcher: Dispatcher,
+    /// Has what has settled, and idempotency keys.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<Clock>,
+    /// Who may ask.
+    pub authenticator: Arc<Authenticator>,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// Cancelled when no new messages are taken; ends all waiting, too.
+    pub closed: CancellationToken,
+    /// Counts messages and requests.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// What the handlers share.
+struct Shared {
+    state: ApiState,
+    intake: Intake,
+    in_progress: InProgress,
+    commits: Commits,
+    /// The description, serialised once.
+    openapi: Bytes,
+}
+
+/// All routes of the api listener.
+pub fn router(state: ApiState) -> Router {
+    let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(messages::submit))
+        .routes(routes!(batch::submit))
+        .routes(routes!(messages::show, messages::cancel))
+        .routes(routes!(openapi::describe))
+        .split_for_parts();
+    // Strings and lists: serialising them does not fail.
+    let document = serde_json::to_vec(&openapi::complete(document)).unwrap_or_default();
+    let layers = ServiceBuilder::new()
+        .layer(RequestId) // every answer has one
+        .layer(Observe::new(Arc::clone(&state.telemetry), "api")) // and is counted
+        .layer(CatchPanicLayer::custom(problem::panicked)) // a fault of ours is an answer, too
+        .layer(Admit::new(state.limits.max_requests)); // refuses at once what is too much
+    let shared = Shared {
+        intake: Intake::new(Arc::clone(&state.clock), rand::make_rng()),
+        in_progress: InProgress::default(),
+        commits: Commits::default(),
+        openapi: document.into(),
+        state,
+    };
+    routes
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::unknown_method)
+        .layer(layers)
+        .with_state(Arc::new(shared))
+}

@@ -1,1 +1,109 @@
-//! intake.
+//! A request becomes one message and its deliveries, or hears all that is wrong
+//! with it. Knows nothing of HTTP: front doors of other products come here too.
+//!
+//! In order: `json` reads the body strictly, `validate` and `recipients` check
+//! every field, `resolve` matches recipients with providers and encodes, and
+//! [`Intake::prepare`] gives the result its id. `idempotency` answers whether the
+//! message has been here before.
+
+mod fault;
+pub mod idempotency;
+pub mod json;
+mod recipients;
+mod resolve;
+pub mod time;
+mod validate;
+
+use std::sync::{Arc, Mutex};
+
+use rand::rngs::StdRng;
+
+pub use fault::Fault;
+pub use recipients::{ADDRESS_FIELDS, MAX_ADDRESSES, MAX_RECIPIENTS, RECIPIENT_FIELDS};
+pub use validate::{FIELDS, NOTIFICATION_FIELDS};
+
+use crate::clock::Clock;
+use crate::model::{Body, IdGenerator, Idempotency, Message, MessageId};
+use crate::routing::Catalog;
+use json::Node;
+use validate::Rules;
+
+/// Makes messages of requests.
+#[derive(Debug)]
+pub struct Intake {
+    ids: Mutex<(IdGenerator, StdRng)>,
+    clock: Arc<Clock>,
+}
+
+/// Who offers a message, and under which key.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// The client.
+    pub client: &'a Arc<str>,
+    /// The routes that it may name; `None`: all.
+    pub routes: Option<&'a [Arc<str>]>,
+    /// The key of the header `Idempotency-Key`.
+    pub header_key: Option<&'a str>,
+    /// The key's and the body's hashes, when there is a key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Why a request does not become a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// All that is wrong with it.
+    Faults(Vec<Fault>),
+    /// It names a route that is not for this client.
+    RouteForbidden(Arc<str>),
+}
+
+impl Intake {
+    /// Ids take their time from `clock` and their chance from `rng`.
+    pub fn new(clock: Arc<Clock>, rng: StdRng) -> Self {
+        Self { ids: Mutex::new((IdGenerator::default(), rng)), clock }
+    }
+
+    /// The message that a body asks for, accepted at this moment, with the
+    /// payloads of the vendors that will be used.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn prepare(
+        &self,
+        body: &Node<'_>,
+        offered: Offered<'_>,
+        catalog: &Catalog,
+    ) -> Result<Arc<Body>, Refusal> {
+        let rules = Rules { catalog, now: self.clock.now().utc, header_key: offered.header_key };
+        let draft = validate::validate(body, rules).map_err(Refusal::Faults)?;
+        let route = draft.route;
+        if offered.routes.is_some_and(|allowed| !allowed.contains(&route.name)) {
+            return Err(Refusal::RouteForbidden(route.name.clone()));
+        }
+        let resolved =
+            resolve::resolve(draft.to, &draft.push, route, catalog).map_err(Refusal::Faults)?;
+        let message = Message {
+            id: self.next_id(),
+            client: Arc::clone(offered.client),
+            route: Arc::clone(&route.name),
+            deliver_at: draft.deliver_at,
+            ttl: draft.ttl,
+            on_ambiguous: draft.on_ambiguous,
+            durability: draft.durability,
+            push: draft.push,
+            recipients: resolved.recipients,
+            metadata: draft.metadata,
+            idempotency: offered.idempotency,
+            warnings: resolved.warnings,
+            unresolved: resolved.unresolved,
+        };
+        Ok(Body::encoded(message, resolved.encoded))
+    }
+
+    fn next_id(&self) -> MessageId {
+        let mut ids = self.ids.lock().expect("no code panics while it holds this lock");
+        let (ids, rng) = &mut *ids;
+        // Read under the lock, so that later ids never hold an earlier time.
+        ids.next(self.clock.now().utc, rng)
+    }
+}

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 
 use super::Message;
 
-type Encoded = Result<Arc<Payload>, Invalid>;
+/// A payload, or why that provider cannot take the message.
+pub type Encoded = Result<Arc<Payload>, Invalid>;
 
 /// A message and its payloads.
 #[derive(Debug)]
@@ -23,7 +24,13 @@ pub struct Body {
 impl Body {
     /// Of a message that nothing has been built of.
     pub fn new(message: Message) -> Arc<Self> {
-        Arc::new(Self { message, encoded: Mutex::default() })
+        Self::encoded(message, SmallVec::new())
+    }
+
+    /// Of a message whose payloads have been built already, each under the serial
+    /// number of its built provider.
+    pub fn encoded(message: Message, payloads: SmallVec<[(u64, Encoded); 2]>) -> Arc<Self> {
+        Arc::new(Self { message, encoded: Mutex::new(payloads) })
     }
 
     /// The message.

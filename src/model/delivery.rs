@@ -113,6 +113,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 14] = [
+        Self::Parked,
+        Self::NoCandidate,
+        Self::Throttled,
+        Self::Backoff,
+        Self::Invalid,
+        Self::Unreachable,
+        Self::NoRoute,
+        Self::AttemptsExhausted,
+        Self::Poison,
+        Self::Ttl,
+        Self::Superseded,
+        Self::CancelledByClient,
+        Self::Ambiguous,
+        Self::Internal,
+    ];
+
     /// The word used in API, metrics and logs.
     pub const fn word(self) -> &'static str {
         match self {

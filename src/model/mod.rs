@@ -6,7 +6,7 @@ mod delivery;
 mod id;
 mod message;
 
-pub use body::Body;
+pub use body::{Body, Encoded};
 pub use delivery::{Attempt, Excluded, Progress, Reason, State, message_state};
 pub use id::{DeliveryId, IdGenerator, MAX_DELIVERIES, MessageId};
 pub use message::{Durability, Idempotency, Message, OnAmbiguous, Recipient, Unresolved, Warning};

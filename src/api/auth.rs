@@ -1,0 +1,247 @@
+//! Who is asking: `Authorization: Bearer <key>` to a client.
+//!
+//! Keys are held and looked up as SHA-256, so the time of the look-up tells
+//! nothing about a key, and no key is in memory. Without configured clients
+//! everyone is `local`, with every right; the configuration sees to it that such
+//! a listener is only reachable from this machine.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use hashbrown::HashMap;
+
+use super::problem::{Code, Problem};
+use crate::clock::Clock;
+use crate::routing::Rate;
+
+/// A configured client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    /// Its name, in metrics and as the owner of its messages.
+    pub name: Arc<str>,
+    /// SHA-256 of each of its keys.
+    pub key_sha256: Vec<[u8; 32]>,
+    /// Messages that it may send.
+    pub rate: Option<Rate>,
+    /// The routes that it may name; `None`: all.
+    pub routes: Option<Vec<Arc<str>>>,
+    /// Whether it may use the admin API and see everyone's messages.
+    pub admin: bool,
+}
+
+/// Tells clients by their keys.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// By the key's SHA-256; `None`: no clients are configured.
+    clients: Option<HashMap<[u8; 32], Arc<Caller>>>,
+    local: Arc<Caller>,
+}
+
+/// A client as it is met in requests.
+#[derive(Debug)]
+pub struct Caller {
+    client: Client,
+    limiter: Option<Limiter>,
+    clock: Arc<Clock>,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Instant>>;
+
+impl Authenticator {
+    /// For these clients; none at all: everyone is `local`.
+    pub fn new(clients: Vec<Client>, clock: Arc<Clock>) -> Self {
+        let local = Client {
+            name: "local".into(),
+            key_sha256: Vec::new(),
+            rate: None,
+            routes: None,
+            admin: true,
+        };
+        let local = Arc::new(Caller::new(local, &clock));
+        if clients.is_empty() {
+            return Self { clients: None, local };
+        }
+        let mut by_key = HashMap::new();
+        for client in clients {
+            let caller = Arc::new(Caller::new(client, &clock));
+            for key in &caller.client.key_sha256 {
+                by_key.insert(*key, Arc::clone(&caller));
+            }
+        }
+        Self { clients: Some(by_key), local }
+    }
+
+    /// Who sends these headers.
+    ///
+    /// # Errors
+    /// 401 without a key, or with an unknown one.
+    pub fn caller(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Problem> {
+        let Some(clients) = &self.clients else { return Ok(&self.local) };
+        let key = bearer(headers).ok_or_else(|| {
+            Problem::new(Code::Unauthenticated, "send the header Authorization: Bearer <key>")
+        })?;
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, key).as_ref());
+        clients
+            .get(&hash)
+            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))
+    }
+
+    /// Who sends these headers, if it may use the admin API.
+    ///
+    /// # Errors
+    /// 401, or 403 when the client is no admin.
+    pub fn admin(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Problem> {
+        let caller = self.caller(headers)?;
+        if caller.is_admin() {
+            Ok(caller)
+        } else {
+            Err(Problem::new(Code::Forbidden, "the admin API needs a key with admin = true"))
+        }
+    }
+}
+
+impl Caller {
+    fn new(client: Client, clock: &Arc<Clock>) -> Self {
+        let limiter = client.rate.map(|rate| limiter(rate, clock));
+        Self { client, limiter, clock: Arc::clone(clock) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.client.name
+    }
+
+    /// The routes that it may name; `None`: all.
+    pub fn routes(&self) -> Option<&[Arc<str>]> {
+        self.client.routes.as_deref()
+    }
+
+    /// Whether it may do everything.
+    pub fn is_admin(&self) -> bool {
+        self.client.admin
+    }
+
+    /// Counts one message against its rate.
+    ///
+    /// # Errors
+    /// 429 with the time to wait.
+    pub fn count_message(&self) -> Result<(), Problem> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        limiter.check().map_err(|not_until| {
+            let wait = not_until.wait_time_from(self.clock.now().instant);
+            let detail = "this client sends more than its configured rate; slow down";
+            Problem::new(Code::RateLimited, detail).retry_after(wait)
+        })
+    }
+}
+
+/// The token of `Authorization: Bearer`; the scheme's case does not matter (RFC
+/// 9110, section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    let one = values.next().is_none();
+    (one && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
+}
+
+fn limiter(rate: Rate, clock: &Arc<Clock>) -> Limiter {
+    let period = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX);
+    // A period below the clock's nanosecond is no limit in practice.
+    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
+        .unwrap_or(Quota::per_second(std::num::NonZeroU32::MAX));
+    // A saturating cast: a burst is a count of messages, at least one.
+    let burst = std::num::NonZeroU32::new(rate.burst as u32).unwrap_or(std::num::NonZeroU32::MIN);
+    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(Arc::clone(clock)))
+}
+
+/// The house's clock as the limiter reads it.
+#[derive(Clone, Debug)]
+struct Ticks(Arc<Clock>);
+
+impl GovernorClock for Ticks {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        self.0.now().instant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(name: &str, key: &[u8], admin: bool) -> Client {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, key).as_ref());
+        Client { name: name.into(), key_sha256: vec![hash], rate: None, routes: None, admin }
+    }
+
+    fn headers(authorization: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in authorization {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_client_is_known_by_its_key_alone() {
+        let clients = vec![client("shop", b"k-shop", false), client("ops", b"k-ops", true)];
+        let authenticator = Authenticator::new(clients, Arc::default());
+        let name = |values: &[&'static str]| {
+            authenticator.caller(&headers(values)).map(|caller| caller.name().to_string()).ok()
+        };
+        assert_eq!(name(&["Bearer k-shop"]).as_deref(), Some("shop"));
+        assert_eq!(name(&["bearer  k-ops "]).as_deref(), Some("ops"));
+        for bad in [
+            &[][..],
+            &["Bearer k-sho"],
+            &["Bearer"],
+            &["Bearer "],
+            &["Basic k-shop"],
+            &["k-shop"],
+            &["Bearer k-shop", "Bearer k-shop"],
+        ] {
+            assert_eq!(name(bad), None, "{bad:?}");
+        }
+        let admin = |values: &[&'static str]| {
+            authenticator.admin(&headers(values)).map_err(|problem| problem.code()).err()
+        };
+        assert_eq!(admin(&["Bearer k-ops"]), None);
+        assert_eq!(admin(&["Bearer k-shop"]), Some(Code::Forbidden));
+        assert_eq!(admin(&[]), Some(Code::Unauthenticated));
+    }
+
+    #[test]
+    fn without_clients_everyone_is_local_and_may_do_everything() {
+        let authenticator = Authenticator::new(Vec::new(), Arc::default());
+        let caller = authenticator.admin(&HeaderMap::new()).unwrap();
+        assert_eq!(&**caller.name(), "local");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_gives_its_burst_and_then_its_pace() {
+        let rate = Some(Rate { per_second: 2.0, burst: 3.0 });
+        let clients = vec![Client { rate, ..client("shop", b"k", false) }];
+        let authenticator = Authenticator::new(clients, Arc::default());
+        let caller = authenticator.caller(&headers(&["Bearer k"])).unwrap();
+        for _ in 0..3 {
+            caller.count_message().unwrap();
+        }
+        let problem = caller.count_message().unwrap_err();
+        assert_eq!(problem.code(), Code::RateLimited);
+        assert!(problem.wait().unwrap() <= Duration::from_millis(500));
+        tokio::time::advance(Duration::from_millis(501)).await;
+        caller.count_message().unwrap();
+        caller.count_message().unwrap_err();
+    }
+}

@@ -1,0 +1,225 @@
+//! `/v1/messages`: take a message, show it, take it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::auth::Caller;
+use super::openapi::{AcceptedOrView, MessageRequest};
+use super::page::Page;
+use super::problem::{Code, Problem};
+use super::read::{self, Media};
+use super::submit::{Submitted, blocking};
+use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
+use crate::intake::time;
+use crate::model::{Message, MessageId};
+
+/// The longest `?wait=`.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Says that the answer is that of an earlier request.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+#[derive(Debug, Deserialize)]
+struct SubmitQuery {
+    wait: Option<String>,
+}
+
+/// Take a message.
+///
+/// Answered when it is on disk (or at once, with `"durability": "memory"`). With
+/// `?wait=`, answered when every delivery has settled or the time is over,
+/// whichever comes first.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    operation_id = "submitMessage",
+    tag = "messages",
+    params(
+        ("wait" = Option<String>, Query, description = "Wait until every delivery has settled, at most this long (at most 60s): a duration such as `10s`, or seconds.", example = "10s"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters. The same key and body within 24 h gives the first answer again; the same key with another body is refused. The body's `idempotency_key` is the same."),
+    ),
+    request_body(content = MessageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "With `?wait=`: every delivery has settled.", body = View<'_>, content_type = "application/json", headers(("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key was accepted."))),
+        (status = 202, description = "Accepted. With `?wait=`: the time is over, and this is the view so far.", body = AcceptedOrView<'_>, content_type = "application/json", headers(("Idempotent-Replayed" = String, description = "`true` when this is the first answer again."))),
+    )
+)]
+pub(super) async fn submit(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let caller = shared.state.authenticator.caller(&parts.headers)?;
+    let read = async {
+        let wait = wait(read::query::<SubmitQuery>(&parts.uri)?.wait.as_deref())?;
+        read::media(&parts.headers, Media::Json)?;
+        let key = read::idempotency_key(&parts.headers)?;
+        let bytes = read::body(&parts.headers, body, &shared.state.limits).await?;
+        let submitted = shared.offer(caller, key, &bytes).await?;
+        Ok((submitted, wait))
+    };
+    let result = read.await;
+    shared.count(caller, result.as_ref().map(|(submitted, _)| submitted));
+    let (submitted, wait) = result?;
+    match wait {
+        None => Ok(accepted(&submitted)),
+        Some(wait) => shared.settled_view(&submitted, wait).await,
+    }
+}
+
+/// Show a message.
+///
+/// Its state, how many deliveries are in each state, and a page of deliveries.
+#[utoipa::path(
+    get,
+    path = "/v1/messages/{id}",
+    operation_id = "getMessage",
+    tag = "messages",
+    params(
+        ("id" = String, Path, description = "The message's id."),
+        ("limit" = Option<u32>, Query, description = "Deliveries on a page.", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before."),
+    ),
+    responses((status = 200, description = "The message as it stands.", body = View<'_>, content_type = "application/json"))
+)]
+pub(super) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let caller = shared.state.authenticator.caller(request.headers())?;
+    let query: PageQuery = read::query(request.uri())?;
+    let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
+    let id = parse_id(&id)?;
+    let live = shared.state.dispatcher.live(id).await;
+    let message = shared.message(id, caller).await?;
+    let stored = shared.stored(id).await?;
+    let view = Standing::of(&message, &live, &stored).view(page);
+    Ok(json(StatusCode::OK, &view))
+}
+
+#[derive(Debug, Deserialize)]
+struct PageQuery {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// Take back what is not yet sent.
+///
+/// A delivery with an attempt in flight is taken back unless that is accepted.
+#[utoipa::path(
+    delete,
+    path = "/v1/messages/{id}",
+    operation_id = "cancelMessage",
+    tag = "messages",
+    params(("id" = String, Path, description = "The message's id.")),
+    responses((status = 202, description = "What was left is taken back.", body = CancelledView, content_type = "application/json"))
+)]
+pub(super) async fn cancel(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = shared.state.authenticator.caller(&headers)?;
+    let id = parse_id(&id)?;
+    let message = shared.message(id, caller).await?;
+    let found = shared.state.dispatcher.cancel(id).await;
+    if found.cancelled == 0 && found.in_flight == 0 {
+        return Err(Problem::new(Code::Settled, "every delivery of this message has settled"));
+    }
+    // At most MAX_DELIVERIES.
+    let all = message.recipients.len() as u32;
+    let view = CancelledView {
+        id: message_uuid(id),
+        cancelled: found.cancelled,
+        in_flight: found.in_flight,
+        settled: all.saturating_sub(found.cancelled + found.in_flight),
+    };
+    Ok(json(StatusCode::ACCEPTED, &view))
+}
+
+impl Shared {
+    /// A message that this caller may see. Another's is as if it were not there.
+    async fn message(&self, id: MessageId, caller: &Caller) -> Result<Message, Problem> {
+        let store = Arc::clone(&self.state.store);
+        blocking(move || store.message(id))
+            .await??
+            .filter(|message| caller.is_admin() || message.client == *caller.name())
+            .ok_or_else(no_message)
+    }
+
+    async fn stored(&self, id: MessageId) -> Result<Vec<(u16, crate::model::Progress)>, Problem> {
+        let store = Arc::clone(&self.state.store);
+        Ok(blocking(move || store.progress(id)).await??)
+    }
+
+    /// Waits for the last delivery, the end of the time or of the server.
+    async fn settled_view(
+        &self,
+        submitted: &Submitted,
+        wait: Duration,
+    ) -> Result<Response, Problem> {
+        let message = submitted.message();
+        tokio::select! {
+            () = self.state.dispatcher.settled(message.id) => {}
+            () = tokio::time::sleep(wait) => {}
+            () = self.state.closed.cancelled() => {}
+        }
+        let live = self.state.dispatcher.live(message.id).await;
+        let stored = self.stored(message.id).await?;
+        let standing = Standing::of(message, &live, &stored);
+        let status = if standing.settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok(marked(json(status, &standing.view(Page::default())), submitted))
+    }
+}
+
+fn wait(text: Option<&str>) -> Result<Option<Duration>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let seconds = || text.parse().ok().map(Duration::from_secs);
+    time::duration(text)
+        .or_else(seconds)
+        .filter(|wait| *wait <= LONGEST_WAIT)
+        .map(Some)
+        .ok_or_else(|| Problem::parameter("wait", "must be a duration of at most 60s, such as 10s"))
+}
+
+fn parse_id(text: &str) -> Result<MessageId, Problem> {
+    text.parse().map_err(|()| no_message())
+}
+
+fn no_message() -> Problem {
+    Problem::not_found("there is no message of this id, or it is no longer kept")
+}
+
+fn accepted(submitted: &Submitted) -> Response {
+    let body = accepted_body(submitted.message());
+    marked(json_bytes(StatusCode::ACCEPTED, body), submitted)
+}
+
+fn marked(mut response: Response, submitted: &Submitted) -> Response {
+    if submitted.replayed() {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn json(status: StatusCode, shape: &impl Serialize) -> Response {
+    // Our own shapes into memory: serialising them does not fail.
+    json_bytes(status, serde_json::to_vec(shape).unwrap_or_default())
+}
+
+pub(super) fn json_bytes(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

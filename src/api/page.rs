@@ -1,0 +1,111 @@
+//! Pages: `?limit=&cursor=` in, `items` and `next` out.
+
+use std::ops::Range;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// Which part of a list is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    limit: usize,
+    from: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { limit: DEFAULT_LIMIT, from: 0 }
+    }
+}
+
+impl Page {
+    /// From the query parameters.
+    ///
+    /// # Errors
+    /// 422: a limit beyond 1 to 1,000, or a cursor that is none of ours.
+    pub fn parse(limit: Option<&str>, cursor: Option<&str>) -> Result<Self, Problem> {
+        let limit = match limit {
+            None => DEFAULT_LIMIT,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+                .ok_or_else(|| Problem::parameter("limit", "must be a number from 1 to 1000"))?,
+        };
+        let from = match cursor {
+            None => 0,
+            Some(text) => position(text).ok_or_else(|| {
+                Problem::parameter("cursor", "must be what `next` of the page before says")
+            })?,
+        };
+        Ok(Self { limit, from })
+    }
+
+    /// The part of a list of so many that is on this page, and the cursor of the
+    /// page after it.
+    pub fn of_many(self, many: usize) -> (Range<usize>, Option<String>) {
+        let from = self.from.min(many);
+        let to = (from + self.limit).min(many);
+        (from..to, (to < many).then(|| cursor(to)))
+    }
+
+    /// The page of these items, as it is answered.
+    pub fn of(self, mut items: Vec<Value>) -> Value {
+        let (range, next) = self.of_many(items.len());
+        items.truncate(range.end);
+        items.drain(..range.start);
+        json!({"items": items, "next": next})
+    }
+}
+
+fn cursor(position: usize) -> String {
+    // Lists that are paged by position are far shorter.
+    URL_SAFE_NO_PAD.encode((position as u32).to_be_bytes())
+}
+
+fn position(cursor: &str) -> Option<usize> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    usize::try_from(u32::from_be_bytes(bytes.try_into().ok()?)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other_to_the_end() {
+        let all: Vec<Value> = (0..250).map(Value::from).collect();
+        let (mut seen, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let page = Page::parse(None, cursor.as_deref()).unwrap().of(all.clone());
+            seen.extend(page["items"].as_array().unwrap().clone());
+            match page["next"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn a_bad_limit_or_cursor_is_refused() {
+        for (limit, cursor) in [
+            (Some("0"), None),
+            (Some("1001"), None),
+            (Some("-1"), None),
+            (Some("ten"), None),
+            (None, Some("")),
+            (None, Some("!!")),
+            (None, Some("AAAA")),
+        ] {
+            assert!(Page::parse(limit, cursor).is_err(), "{limit:?} {cursor:?}");
+        }
+        assert!(Page::parse(Some("1000"), None).is_ok());
+    }
+}

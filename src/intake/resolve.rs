@@ -1,0 +1,164 @@
+//! A draft meets the configuration: which provider can serve whom, and which
+//! vendor can take the message at all.
+//!
+//! Both are known before anything is accepted, so a backend hears at once of what
+//! could never arrive: what nobody can get is refused, what some cannot get is
+//! accepted with a word about it. The payloads that are built to find out are
+//! kept with the message; dispatch uses them.
+
+use std::sync::Arc;
+
+use pushyard_providers::{Address, Invalid, Push};
+use smallvec::SmallVec;
+
+use super::fault::{At, Fault, Faults, quoted};
+use super::recipients::Recipients;
+use crate::model::{Encoded, Recipient, Unresolved, Warning};
+use crate::routing::{Catalog, ProviderIndex, Route, Serves};
+
+/// Providers of the route that serve somebody.
+type Wanted = SmallVec<[ProviderIndex; 8]>;
+
+/// What a draft's recipients and payloads come to.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) unresolved: Vec<Unresolved>,
+    pub(super) warnings: Vec<Warning>,
+    /// By the serial number of the built provider.
+    pub(super) encoded: SmallVec<[(u64, Encoded); 2]>,
+}
+
+/// Resolves recipients and encodes once for each provider.
+pub(super) fn resolve(
+    to: Recipients,
+    push: &Push,
+    route: &Route,
+    catalog: &Catalog,
+) -> Result<Resolved, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let (recipients, wanted) = serve(to.devices, route, catalog, &mut faults);
+    let unresolved = without_devices(to.users, &mut faults);
+    if wanted.is_empty() {
+        return Err(faults.into_inner());
+    }
+    let (encoded, warnings) = encode(push, &wanted, catalog)?;
+    Ok(Resolved { recipients, unresolved, warnings, encoded })
+}
+
+/// Marks who cannot be served; the faults say why, in case it is everybody.
+fn serve(
+    devices: Vec<(u32, Recipient)>,
+    route: &Route,
+    catalog: &Catalog,
+    faults: &mut Faults,
+) -> (Vec<Recipient>, Wanted) {
+    let (root, mut wanted) = (At::Root, Wanted::new());
+    let to = At::Key(&root, "to");
+    let mut recipients = Vec::with_capacity(devices.len());
+    for (index, mut recipient) in devices {
+        let mut nearest = Serves::OtherKind;
+        for address in &recipient.addresses {
+            for member in route.tiers.iter().flatten() {
+                let serves = catalog.serves(member.provider, &recipient, address);
+                nearest = nearer(nearest, serves);
+                if serves == Serves::Yes && !wanted.contains(&member.provider) {
+                    wanted.push(member.provider);
+                }
+            }
+        }
+        if nearest != Serves::Yes {
+            recipient.no_route = true;
+            let detail = no_route(nearest, &recipient, route);
+            faults.push(At::Item(&to, index as usize), "no_route", detail);
+        }
+        recipients.push(recipient);
+    }
+    (recipients, wanted)
+}
+
+/// The one that tells more: an app that does not fit is nearer than a kind.
+fn nearer(a: Serves, b: Serves) -> Serves {
+    let rank = |serves| match serves {
+        Serves::OtherKind => 0,
+        Serves::OtherRegion => 1,
+        Serves::OtherApp => 2,
+        Serves::Yes => 3,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
+fn no_route(nearest: Serves, recipient: &Recipient, route: &Route) -> String {
+    let mut kinds: Vec<&str> = recipient.addresses.iter().map(|a| a.kind().name).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let kinds = kinds.join(", ");
+    let route = &route.name;
+    match nearest {
+        Serves::OtherRegion => {
+            let region = quoted(recipient.region.as_deref().unwrap_or_default());
+            format!("no provider of route \"{route}\" serves region {region} and one of: {kinds}")
+        }
+        Serves::OtherApp => format!(
+            "no provider of route \"{route}\" has the app or project of these addresses ({kinds})"
+        ),
+        Serves::OtherKind | Serves::Yes => {
+            let bound = recipient.addresses.iter().find_map(Address::provider);
+            let bound = bound.map_or(String::new(), |id| {
+                format!("; an address is bound to {}, which must be in the route", quoted(id))
+            });
+            format!("no provider of route \"{route}\" serves any of: {kinds}{bound}")
+        }
+    }
+}
+
+/// The registry of users holds nobody yet: each is told as without devices.
+fn without_devices(users: Vec<(u32, String)>, faults: &mut Faults) -> Vec<Unresolved> {
+    let root = At::Root;
+    let to = At::Key(&root, "to");
+    let mut unresolved = Vec::with_capacity(users.len());
+    for (index, user) in users {
+        let item = At::Item(&to, index as usize);
+        faults.push(At::Key(&item, "user"), "no_devices", "this user has no devices");
+        unresolved.push(Unresolved { index, user, reason: "no_devices".to_owned() });
+    }
+    unresolved
+}
+
+type Payloads = SmallVec<[(u64, Encoded); 2]>;
+
+/// A vendor that cannot take the message is a warning, and a fault when none can.
+fn encode(
+    push: &Push,
+    wanted: &Wanted,
+    catalog: &Catalog,
+) -> Result<(Payloads, Vec<Warning>), Vec<Fault>> {
+    let mut encoded = Payloads::new();
+    let mut refused: Vec<(&'static str, Invalid)> = Vec::new();
+    for index in wanted {
+        let built = catalog.provider(*index);
+        let payload = built.provider.encode(push).map(Arc::new);
+        if let Err(invalid) = &payload {
+            let told = (built.settings.kind, invalid.clone());
+            // Two providers of a kind mostly refuse for the same reason.
+            if !refused.contains(&told) {
+                refused.push(told);
+            }
+        }
+        encoded.push((built.serial, payload));
+    }
+    let told = |(kind, invalid): (&str, Invalid)| {
+        format!("{kind} cannot take this message: {} ({})", invalid.detail, invalid.code)
+    };
+    if encoded.iter().all(|(_, payload)| payload.is_err()) {
+        let fault = |(kind, invalid): (&'static str, Invalid)| Fault {
+            pointer: String::new(),
+            code: invalid.code,
+            detail: told((kind, invalid)),
+        };
+        return Err(refused.into_iter().map(fault).collect());
+    }
+    let warning =
+        |refusal| Warning { pointer: String::new(), detail: told(refusal) + "; it is left out" };
+    Ok((encoded, refused.into_iter().map(warning).collect()))
+}
