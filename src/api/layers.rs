@@ -21,7 +21,7 @@ use super::problem::{Code, Problem};
 use crate::telemetry::Telemetry;
 
 /// The header that names a request.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every answer carries `X-Request-Id`: the caller's, if it sent one of 1 to 128
 /// printable characters, else a new one.

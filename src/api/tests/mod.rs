@@ -1,0 +1,6 @@
+//! The api listener as a backend meets it: requests in, answers out.
+
+mod batch;
+mod calls;
+mod faults;
+mod harness;
