@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 pub use auth::{Authenticator, Caller, Client};
 pub use layers::{Admit, Observe, RequestId};
 pub use page::Page;
-pub use problem::{Code, Problem};
+pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};
