@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use pushyard_providers::clock::Clock;
 
-use super::client::{ClientSettings, KeyHash};
 use super::error::{Faults, Spot};
 use super::file;
 use super::provider::provider;
+use crate::api::{Client, KeyHash};
 
 use super::source::Sources;
 use super::value::{At, Field, Origin, nearest};
@@ -202,7 +202,7 @@ impl Check<'_> {
         }
     }
 
-    fn clients(&self, written: Vec<file::Client>, routes: &[&str]) -> Vec<ClientSettings> {
+    fn clients(&self, written: Vec<file::Client>, routes: &[&str]) -> Vec<Client> {
         let names: Vec<_> = written.iter().map(|client| client.name.clone()).collect();
         self.unique(&names, "client");
         let mut taken: Vec<(KeyHash, String)> = Vec::new();
@@ -214,7 +214,7 @@ impl Check<'_> {
         written: file::Client,
         routes: &[&str],
         taken: &mut Vec<(KeyHash, String)>,
-    ) -> Option<ClientSettings> {
+    ) -> Option<Client> {
         let name = self.required(&written.name, &written.spot, "name");
         if let Some(name) = name {
             self.fault_if(&name.spot, check_name(&name.value));
@@ -235,7 +235,7 @@ impl Check<'_> {
         }
         taken.extend(keys.iter().map(|at| (at.value, own.to_owned())));
         let bound = written.routes.at().map(|at| self.bound(at, routes));
-        Some(ClientSettings {
+        Some(Client {
             name: name?.value.as_str().into(),
             keys: keys.into_iter().map(|at| at.value).collect(),
             rate: written.rate,
@@ -258,7 +258,7 @@ impl Check<'_> {
                  guessed; draw a longer one"
             ));
         }
-        Some(At { value: KeyHash::of(key.expose()), spot })
+        Some(At { value: KeyHash::of(key.expose().as_bytes()), spot })
     }
 
     fn hashed_key(&self, written: Field<String>) -> Option<At<KeyHash>> {

@@ -6,7 +6,8 @@ use serde_json::{Map, Value as Json, json};
 use pushyard_providers::settings::Value;
 
 use super::units::{show_duration, show_size};
-use super::{ClientSettings, ProviderEntry, Settings};
+use super::{ProviderEntry, Settings};
+use crate::api::Client;
 use crate::dispatch;
 use crate::routing::{Budget, HealthSettings, Period, Rate, Route};
 use crate::store;
@@ -71,7 +72,7 @@ fn store(settings: &store::Settings) -> Json {
     })
 }
 
-fn client(client: &ClientSettings) -> Json {
+fn client(client: &Client) -> Json {
     json!({
         "name": client.name,
         "key": MASK,

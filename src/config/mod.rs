@@ -7,12 +7,11 @@
 //! Defaults stand where each room declares its own settings, and nowhere else.
 //!
 //! The other files: `read` and `value` (the typed reader under `file`), `secret`
-//! and `source` (environment and file system, handed in), `provider` and `client`
+//! and `source` (environment and file system, handed in), `provider`
 //! (the entries of their lists), `error`, `units`, and for people `masked` and
 //! `summary`.
 
 mod check;
-mod client;
 mod error;
 mod file;
 mod masked;
@@ -40,12 +39,12 @@ use self::check::Check;
 use self::error::{Faults, Spot};
 use self::read::Table;
 use self::source::unreadable;
+use crate::api::Client;
 use crate::dispatch;
 use crate::routing::Route;
 use crate::store;
 use crate::telemetry::LogSettings;
 
-pub use client::{ClientSettings, KeyHash};
 pub use error::{ConfigError, Errors};
 pub use provider::ProviderEntry;
 pub use source::{Sources, SystemSources};
@@ -60,7 +59,7 @@ pub struct Settings {
     /// The store; its path is relative to the process's working directory.
     pub store: store::Settings,
     /// Who may send; none: whoever reaches the listener, which is on loopback then.
-    pub clients: Vec<ClientSettings>,
+    pub clients: Vec<Client>,
     /// By [`crate::routing::ProviderIndex`].
     pub providers: Vec<ProviderEntry>,
     /// At least one: `default` with all providers where the file has none.

@@ -1,7 +1,8 @@
 //! What a configuration would run, a line each: the end of `pushyard check`.
 
 use super::units::{about_size, show_duration, show_size};
-use super::{ClientSettings, ProviderEntry, Settings};
+use super::{ProviderEntry, Settings};
+use crate::api::Client;
 use crate::clock::Utc;
 use crate::routing::Route;
 
@@ -72,7 +73,7 @@ fn provider(entry: &ProviderEntry) -> String {
     format!("provider  {id}: {} at {endpoint}, {kind}{until}{region}", settings.kind)
 }
 
-fn client(client: &ClientSettings) -> String {
+fn client(client: &Client) -> String {
     let routes = client
         .routes
         .as_ref()

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pushyard_providers::Provider;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,9 +14,9 @@ use tracing::{info, warn};
 
 use super::{Server, Stops, listener};
 use crate::admin::{self, AdminState};
-use crate::api::{self, ApiState, Authenticator, Client};
+use crate::api::{self, ApiState, Authenticator};
 use crate::clock::{Clock, Now};
-use crate::config::{self, ClientSettings, KeyHash, ProviderEntry, Settings, SystemSources};
+use crate::config::{self, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
 use crate::feedback::Receipts;
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
@@ -114,7 +113,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     driver.spawn(Driver::new(parts, effects).run());
 
     let catalog = Arc::new(ArcSwap::new(catalog));
-    let authenticator = Arc::new(Authenticator::new(clients(&settings), clock.clone()));
+    let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
     let api_state = ApiState {
         catalog: catalog.clone(),
         dispatcher: Dispatcher::new(commands),
@@ -175,17 +174,6 @@ async fn open(
     Ok((store, found))
 }
 
-fn clients(settings: &Settings) -> Vec<Client> {
-    let client = |client: &ClientSettings| Client {
-        name: client.name.clone(),
-        key_sha256: client.keys.iter().map(KeyHash::bytes).collect(),
-        rate: client.rate,
-        routes: client.routes.clone(),
-        admin: client.admin,
-    };
-    settings.clients.iter().map(client).collect()
-}
-
 /// Builds the providers, each with what it wanted to be remembered.
 fn catalog(settings: &Settings, found: &Start) -> Catalog {
     let memo = |id: &str| {
@@ -211,8 +199,7 @@ fn stacks(catalog: &Catalog, telemetry: &Arc<Telemetry>, clock: &Arc<Clock>) -> 
             clock: clock.clone(),
             record: Arc::new(move |outcome, took| attempts.record(outcome, took)),
         };
-        let provider: Arc<dyn Provider> = built.provider.clone();
-        stack(ProviderIndex(at as u16), provider, built.settings.timeout, meter)
+        stack(ProviderIndex(at as u16), &built.provider, built.settings.timeout, &meter)
     };
     catalog.providers.iter().enumerate().map(stack_of).collect()
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::{KeyHash, Settings};
+use super::super::Settings;
 use super::{APNS, FCM, KEY, load};
+use crate::api::KeyHash;
 use crate::routing::{Balance, Budget, Period, Rate};
 
 fn good(text: &str) -> Settings {
@@ -56,7 +57,7 @@ fn clients_keys_are_held_as_hashes_and_either_opens() {
     let settings = good(&text);
     let client = &settings.clients[0];
     // The digest of "test".
-    assert_eq!(client.keys, [KeyHash::of(KEY), KeyHash::of("test")]);
+    assert_eq!(client.keys, [KeyHash::of(KEY.as_bytes()), KeyHash::of(b"test")]);
     assert_eq!(client.rate, Some(Rate { per_second: 500.0, burst: 500.0 }));
     assert_eq!(client.routes.as_deref(), Some(&["default".into()][..]));
     assert!(!client.admin);

@@ -10,12 +10,12 @@ use crate::routing::Rate;
 
 /// One of `[[clients]]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClientSettings {
-    /// Its name; unique.
+pub struct Client {
+    /// Its name; unique. In metrics, and the owner of its messages.
     pub name: Arc<str>,
     /// Any of them opens; at least one, and no other client's.
     pub keys: Vec<KeyHash>,
-    /// Requests a second that it may make.
+    /// Messages that it may send.
     pub rate: Option<Rate>,
     /// The routes that it may name; `None`: all.
     pub routes: Option<Vec<Arc<str>>>,
@@ -31,15 +31,10 @@ pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
     /// The hash of a key, as a client sends it.
-    pub fn of(key: &str) -> Self {
+    pub fn of(key: &[u8]) -> Self {
         let mut hash = [0; 32];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+        hash.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
         Self(hash)
-    }
-
-    /// Its bytes.
-    pub const fn bytes(&self) -> [u8; 32] {
-        self.0
     }
 
     /// From 64 hexadecimal digits, as `sha256sum` prints them.
