@@ -22,12 +22,16 @@ use pushyard_providers::{Address, Notification, Outcome, Push, registry};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     single_rows();
     for keys in [false, true] {
         deliveries(1, 400_000, 256, keys);
     }
-    deliveries(1, 400_000, 1024, false);
+    deliveries(1, 400_000, 768, false);
+    deliveries(1, 400_000, 3072, false);
     deliveries(100, 1_000_000, 256, false);
     backlog(300_000);
     retention(300_000);
@@ -48,7 +52,8 @@ fn single_rows() {
     println!("1 row a commit: p50 {:?}, p99 {:?}", at(50), at(99));
 }
 
-/// Accepts, outcomes and settlements together, as a running server writes them.
+/// Accepts, outcomes and settlements together, as a running server writes them:
+/// what becomes of the messages of a commit is in the next one.
 fn deliveries(recipients: usize, total: usize, rows: usize, keys: bool) {
     let bench = Bench::new("deliveries");
     let store = bench.open();
@@ -58,38 +63,35 @@ fn deliveries(recipients: usize, total: usize, rows: usize, keys: bool) {
     let begun = bench.clock.now().instant;
     let cpu = cpu_time();
     let mut before: &[Arc<Body>] = &[];
-    for lot in messages.chunks(accepts_in_a_lot) {
-        for body in lot {
-            bench.submit(&store, vec![Record::Accept(body.clone())]);
-        }
-        settle(&bench, &store, before, &outcome);
+    for lot in messages.chunks(accepts_in_a_lot).chain([&[][..]]) {
+        let mut records = settled(before, &outcome);
+        records.extend(lot.iter().cloned().map(Record::Accept));
+        bench.submit(&store, records);
         before = lot;
         bench.wait_for_all();
     }
-    settle(&bench, &store, before, &outcome);
-    bench.wait_for_all();
     let (took, cpu) = (bench.clock.now().instant - begun, cpu_time() - cpu);
     let figures = store.figures();
     println!(
-        "{recipients} recipients, about {rows} rows a commit{}: {:.0} deliveries/s, {:.1} us CPU a \
-         delivery, {} rows a commit, {} B of file a delivery",
+        "{recipients} recipients a message{}, {} rows a commit: {:.0} deliveries/s, {:.1} us CPU a \
+         delivery, {} B of file a delivery",
         if keys { ", with keys" } else { "" },
+        figures.rows / figures.commits,
         total as f64 / took.as_secs_f64(),
         cpu.as_secs_f64() * 1e6 / total as f64,
-        figures.rows / figures.commits,
         figures.bytes / total as u64,
     );
 }
 
-fn settle(bench: &Bench, store: &Embedded, messages: &[Arc<Body>], outcome: &Arc<Progress>) {
+fn settled(messages: &[Arc<Body>], outcome: &Arc<Progress>) -> Vec<Record> {
+    let mut records = Vec::new();
     for body in messages {
         let message = body.message();
         let places = 0..u16::try_from(message.recipients.len()).expect("few");
-        let outcome = |n| Record::Progress(message.id.delivery(n), outcome.clone());
-        let mut records: Vec<Record> = places.map(outcome).collect();
+        records.extend(places.map(|n| Record::Progress(message.id.delivery(n), outcome.clone())));
         records.push(Record::Settled(message.id));
-        bench.submit(store, records);
     }
+    records
 }
 
 /// A backlog of unsettled messages, an end without order, and a start.
@@ -130,7 +132,7 @@ fn retention(total: usize) {
         for body in lot {
             bench.submit(&store, vec![Record::Accept(body.clone())]);
         }
-        settle(&bench, &store, lot, &outcome);
+        bench.submit(&store, settled(lot, &outcome));
         bench.wait_for_all();
     }
     store.close();

@@ -397,10 +397,13 @@ impl Engine {
 
 fn wait<'a>(
     shared: &'a Shared,
-    inbox: MutexGuard<'a, Inbox>,
+    mut inbox: MutexGuard<'a, Inbox>,
     most: Duration,
     while_true: impl FnMut(&mut Inbox) -> bool,
 ) -> MutexGuard<'a, Inbox> {
+    inbox.asleep = true;
     let waited = shared.arrived.wait_timeout_while(inbox, most, while_true);
-    waited.unwrap_or_else(PoisonError::into_inner).0
+    let mut inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+    inbox.asleep = false;
+    inbox
 }

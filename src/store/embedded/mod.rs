@@ -94,6 +94,8 @@ struct Inbox {
     work: Vec<Work>,
     records: usize,
     end: Option<End>,
+    /// The commit thread sleeps: waking it is a system call, and mostly it is at work.
+    asleep: bool,
 }
 
 /// How the commit thread is to end.
@@ -210,8 +212,11 @@ impl Shared {
             inbox.records += records.len();
         }
         inbox.work.push(work);
+        let asleep = inbox.asleep;
         drop(inbox);
-        self.arrived.notify_one();
+        if asleep {
+            self.arrived.notify_one();
+        }
     }
 
     fn set_aside(&self, damaged: Vec<Damaged>) {
