@@ -9,10 +9,13 @@
 //! that cannot be understood. Someone who stops reading standard output (`| head`)
 //! has what they wanted: that is 0, and quiet.
 
+mod bench;
 mod check;
 mod client;
 mod completions;
+mod demo;
 mod failure;
+mod load;
 mod providers;
 mod send;
 mod serve;
@@ -43,6 +46,7 @@ Examples:
   pushyard serve --config pushyard.toml
   pushyard send --to apns:9f86d081884c7d65 --title Paid --body 'Order 7 is on its way' --wait 10s
   pushyard providers --watch
+  pushyard demo
 
 'pushyard help COMMAND' says more about a command.";
 
@@ -101,6 +105,8 @@ enum Command {
     Send(Box<send::SendArgs>),
     Providers(providers::ProvidersArgs),
     Simulate(simulate::SimulateArgs),
+    Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -128,6 +134,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Send(args) => block_on(send::run(*args, global.api()?, ui)),
         Command::Providers(args) => block_on(providers::run(args, global.admin()?, ui)),
         Command::Simulate(args) => block_on(simulate::run(args, ui)),
+        Command::Demo(args) => block_on(async { Ok(demo::run(args, ui.json).await) }),
+        Command::Bench(args) => block_on(async { Ok(bench::run(args, ui.json).await) }),
         Command::Completions(args) => completions::run(&args, Cli::command()),
     }
 }
