@@ -64,18 +64,16 @@ impl Authenticator {
             routes: None,
             admin: true,
         };
-        let local = Arc::new(Caller::new(local, &clock));
-        if clients.is_empty() {
-            return Self { clients: None, local };
-        }
+        let configured = !clients.is_empty();
         let mut by_key = HashMap::new();
         for client in clients {
-            let caller = Arc::new(Caller::new(client, &clock));
+            let caller = Arc::new(Caller::new(client, Arc::clone(&clock)));
             for key in &caller.client.key_sha256 {
                 by_key.insert(*key, Arc::clone(&caller));
             }
         }
-        Self { clients: Some(by_key), local }
+        let local = Arc::new(Caller::new(local, clock));
+        Self { clients: configured.then_some(by_key), local }
     }
 
     /// Who sends these headers.
@@ -109,9 +107,9 @@ impl Authenticator {
 }
 
 impl Caller {
-    fn new(client: Client, clock: &Arc<Clock>) -> Self {
-        let limiter = client.rate.map(|rate| limiter(rate, clock));
-        Self { client, limiter, clock: Arc::clone(clock) }
+    fn new(client: Client, clock: Arc<Clock>) -> Self {
+        let limiter = client.rate.map(|rate| limiter(rate, Arc::clone(&clock)));
+        Self { client, limiter, clock }
     }
 
     /// Its name.
@@ -153,14 +151,14 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (one && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
 }
 
-fn limiter(rate: Rate, clock: &Arc<Clock>) -> Limiter {
+fn limiter(rate: Rate, clock: Arc<Clock>) -> Limiter {
     let period = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX);
     // A period below the clock's nanosecond is no limit in practice.
     let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
         .unwrap_or(Quota::per_second(std::num::NonZeroU32::MAX));
     // A saturating cast: a burst is a count of messages, at least one.
     let burst = std::num::NonZeroU32::new(rate.burst as u32).unwrap_or(std::num::NonZeroU32::MIN);
-    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(Arc::clone(clock)))
+    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(clock))
 }
 
 /// The house's clock as the limiter reads it.

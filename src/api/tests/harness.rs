@@ -150,6 +150,8 @@ fn catalog() -> Catalog {
     }
 }
 
+type Reply = oneshot::Sender<Result<(), Rejected>>;
+
 /// What a test says to the driver, and what the store holds.
 #[derive(Default)]
 pub(super) struct World {
@@ -166,12 +168,12 @@ pub(super) struct World {
     pub(super) messages: BTreeMap<MessageId, Message>,
     pub(super) submissions: usize,
     keys: BTreeMap<[u8; 16], MessageId>,
-    held: Vec<(Arc<model::Body>, oneshot::Sender<Result<(), Rejected>>)>,
+    held: Vec<(Arc<model::Body>, Reply)>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl World {
-    fn submit(&mut self, body: Arc<model::Body>, reply: oneshot::Sender<Result<(), Rejected>>) {
+    fn submit(&mut self, body: Arc<model::Body>, reply: Reply) {
         self.submissions += 1;
         if self.hold {
             self.held.push((body, reply));
@@ -311,13 +313,14 @@ impl House {
 
     /// The metrics as text.
     pub(super) fn metrics(&self) -> String {
-        self.telemetry.metrics().scrape(&Scrape {
+        let text = self.telemetry.metrics().scrape(&Scrape {
             providers: Vec::new(),
             queue: [("queued", 0), ("sending", 0), ("waiting", 0)],
             oldest: Vec::new(),
             store_bytes: 0,
             dead_letters: 0,
-        })
+        });
+        String::from_utf8(text).unwrap()
     }
 
     /// The counter `pushyard_messages_total` of a client and a result.
