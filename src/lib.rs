@@ -1,14 +1,18 @@
 //! Pushyard: a push failover router. The modules in the order of a push.
 
-pub mod api;
-pub mod clock;
-pub mod config;
-pub mod dispatch;
-pub mod feedback;
-pub mod intake;
-pub mod model;
-pub mod routing;
+pub mod cli;
 pub mod server;
-pub mod stack;
+pub mod config;
+
+pub mod api;
+pub mod admin;
+pub mod intake;
 pub mod store;
+pub mod dispatch;
+pub mod routing;
+pub mod stack;
+pub mod feedback;
+
 pub mod telemetry;
+pub mod model;
+pub mod clock;

@@ -150,7 +150,8 @@ fn house_providers_know_nothing_of_the_router_and_the_simulator_nothing_of_provi
     }
     for (file, text) in rust_files("simulator/src") {
         if text.contains("pushyard_providers") {
-            faults.push(format!("{file}: the simulator judges the providers and must not use them"));
+            faults
+                .push(format!("{file}: the simulator judges the providers and must not use them"));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

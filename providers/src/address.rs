@@ -61,7 +61,7 @@ impl Address {
         let mut kept: SmallVec<[(u8, Box<str>); 2]> = SmallVec::new();
         for (position, field) in kind.fields.iter().enumerate() {
             match values.iter().find(|(name, _)| *name == field.name) {
-                Some((_, value)) if value.is_empty() => {
+                Some((_, "")) => {
                     errors.push(FieldError::new(field.name, "must not be empty"));
                 }
                 Some((_, value)) if value.chars().any(char::is_control) => {

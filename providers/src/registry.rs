@@ -27,8 +27,11 @@ pub struct Kind {
     /// The keys it adds to `[[providers]]`.
     pub settings: &'static [Setting],
     /// Builds a provider. Opens no connection and makes no call.
-    pub build: fn(Context) -> Result<Arc<dyn Provider>, Vec<SettingError>>,
+    pub build: fn(Context) -> Built,
 }
+
+/// A provider, or all that is wrong with its settings.
+pub type Built = Result<Arc<dyn Provider>, Vec<SettingError>>;
 
 impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -127,7 +127,7 @@ fn escape_into(out: &mut BytesMut, text: &str) {
         return;
     }
     let quoted = serde_json::Value::from(text).to_string();
-    out.extend_from_slice(quoted[1..quoted.len() - 1].as_bytes());
+    out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! documents and shares no code with the provider.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use pushyard_providers::clock::Clock;
+use pushyard_providers::clock::Clock as _;
 use pushyard_providers::fcm::KIND;
 use pushyard_providers::registry::Context;
 use pushyard_providers::settings::{Value, Values};
@@ -17,17 +17,7 @@ use pushyard_simulator::{Mode, Settings, Simulator, start};
 use serde_json::json;
 use uuid::Uuid;
 
-struct SystemClock;
-
-impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the simulator judges assertions by the real time"
-    )]
-    fn unix_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-    }
-}
+use crate::SystemClock;
 
 /// A provider as the configuration would build it for this simulator.
 struct World {

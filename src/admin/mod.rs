@@ -15,8 +15,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::api::{Authenticator, Page, Problem};
+use crate::api::{
+    Authenticator, Observe, Page, Problem, RequestId, panicked, unknown_method, unknown_path,
+};
 use crate::dispatch::Snapshot;
 use crate::routing::Catalog;
 use crate::store::Store;
@@ -53,6 +57,14 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/providers/{id}", get(provider))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/config", get(config))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(
+            ServiceBuilder::new()
+                .layer(RequestId)
+                .layer(Observe::new(state.telemetry.clone(), "admin"))
+                .layer(CatchPanicLayer::custom(panicked)),
+        )
         .with_state(Arc::new(state))
 }
 
@@ -109,7 +121,8 @@ async fn routes(
 ) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     let (catalog, snapshot) = (state.catalog.load(), state.snapshot.load());
-    let items = catalog.routes.iter().map(|route| view::route(route, &catalog, &snapshot)).collect();
+    let items =
+        catalog.routes.iter().map(|route| view::route(route, &catalog, &snapshot)).collect();
     Ok(page.page(items)?.into_response())
 }
 

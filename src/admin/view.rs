@@ -32,11 +32,7 @@ pub(super) fn scrape<'a>(
     let age = |since: &Utc| snapshot.at.since(*since);
     Scrape {
         providers: snapshot.providers.iter().zip(gauges).map(provider).collect(),
-        queue: [
-            ("queued", queue.queued),
-            ("sending", queue.sending),
-            ("waiting", queue.waiting),
-        ],
+        queue: [("queued", queue.queued), ("sending", queue.sending), ("waiting", queue.waiting)],
         oldest: queue.oldest.iter().map(|(route, p, since)| (&**route, *p, age(since))).collect(),
         store_bytes: store.bytes,
         dead_letters: store.dead_letters,
@@ -50,7 +46,8 @@ pub(super) fn provider(view: &ProviderView, gauge: &Gauge) -> Value {
         .iter()
         .map(|(part, state, reason)| json!({"part": part, "state": state, "reason": reason}))
         .collect();
-    let errors: Vec<Value> = view.last_errors.iter().map(|(at, answer)| error(*at, answer)).collect();
+    let errors: Vec<Value> =
+        view.last_errors.iter().map(|(at, answer)| error(*at, answer)).collect();
     json!({
         "id": &*view.id,
         "kind": view.kind,
@@ -101,9 +98,9 @@ fn error(at: Utc, answer: &Answer) -> Value {
 }
 
 pub(super) fn route(route: &Route, catalog: &Catalog, snapshot: &Snapshot) -> Value {
-    let id = |member: &crate::routing::Member| catalog.provider(member.provider).settings.id.clone();
-    let tiers: Vec<Vec<_>> =
-        route.tiers.iter().map(|tier| tier.iter().map(id).collect()).collect();
+    let id =
+        |member: &crate::routing::Member| catalog.provider(member.provider).settings.id.clone();
+    let tiers: Vec<Vec<_>> = route.tiers.iter().map(|tier| tier.iter().map(id).collect()).collect();
     let weights: serde_json::Map<String, Value> = route
         .tiers
         .iter()

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use governor::clock::Clock as GovernorClock;
@@ -17,30 +16,16 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
+use super::client::{Client, KeyHash};
 use super::problem::{Code, Problem};
 use crate::clock::Clock;
 use crate::routing::Rate;
 
-/// A configured client.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Client {
-    /// Its name, in metrics and as the owner of its messages.
-    pub name: Arc<str>,
-    /// SHA-256 of each of its keys.
-    pub key_sha256: Vec<[u8; 32]>,
-    /// Messages that it may send.
-    pub rate: Option<Rate>,
-    /// The routes that it may name; `None`: all.
-    pub routes: Option<Vec<Arc<str>>>,
-    /// Whether it may use the admin API and see everyone's messages.
-    pub admin: bool,
-}
-
 /// Tells clients by their keys.
 #[derive(Debug)]
 pub struct Authenticator {
-    /// By the key's SHA-256; `None`: no clients are configured.
-    clients: Option<HashMap<[u8; 32], Arc<Caller>>>,
+    /// By the key's hash; `None`: no clients are configured.
+    clients: Option<HashMap<KeyHash, Arc<Caller>>>,
     local: Arc<Caller>,
 }
 
@@ -56,24 +41,26 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Instan
 
 impl Authenticator {
     /// For these clients; none at all: everyone is `local`.
-    pub fn new(clients: Vec<Client>, clock: Arc<Clock>) -> Self {
+    pub fn new(clients: Vec<Client>, clock: &Arc<Clock>) -> Self {
         let local = Client {
             name: "local".into(),
-            key_sha256: Vec::new(),
+            keys: Vec::new(),
             rate: None,
             routes: None,
             admin: true,
         };
-        let configured = !clients.is_empty();
+        let local = Arc::new(Caller::new(local, clock));
+        if clients.is_empty() {
+            return Self { clients: None, local };
+        }
         let mut by_key = HashMap::new();
         for client in clients {
-            let caller = Arc::new(Caller::new(client, Arc::clone(&clock)));
-            for key in &caller.client.key_sha256 {
+            let caller = Arc::new(Caller::new(client, clock));
+            for key in &caller.client.keys {
                 by_key.insert(*key, Arc::clone(&caller));
             }
         }
-        let local = Arc::new(Caller::new(local, clock));
-        Self { clients: configured.then_some(by_key), local }
+        Self { clients: Some(by_key), local }
     }
 
     /// Who sends these headers.
@@ -85,10 +72,8 @@ impl Authenticator {
         let key = bearer(headers).ok_or_else(|| {
             Problem::new(Code::Unauthenticated, "send the header Authorization: Bearer <key>")
         })?;
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, key).as_ref());
         clients
-            .get(&hash)
+            .get(&KeyHash::of(key))
             .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))
     }
 
@@ -107,9 +92,9 @@ impl Authenticator {
 }
 
 impl Caller {
-    fn new(client: Client, clock: Arc<Clock>) -> Self {
-        let limiter = client.rate.map(|rate| limiter(rate, Arc::clone(&clock)));
-        Self { client, limiter, clock }
+    fn new(client: Client, clock: &Arc<Clock>) -> Self {
+        let limiter = client.rate.map(|rate| limiter(rate, clock));
+        Self { client, limiter, clock: Arc::clone(clock) }
     }
 
     /// Its name.
@@ -151,14 +136,14 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (one && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
 }
 
-fn limiter(rate: Rate, clock: Arc<Clock>) -> Limiter {
+fn limiter(rate: Rate, clock: &Arc<Clock>) -> Limiter {
     let period = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX);
     // A period below the clock's nanosecond is no limit in practice.
     let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
         .unwrap_or(Quota::per_second(std::num::NonZeroU32::MAX));
     // A saturating cast: a burst is a count of messages, at least one.
     let burst = std::num::NonZeroU32::new(rate.burst as u32).unwrap_or(std::num::NonZeroU32::MIN);
-    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(clock))
+    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(Arc::clone(clock)))
 }
 
 /// The house's clock as the limiter reads it.
@@ -178,9 +163,7 @@ mod tests {
     use super::*;
 
     fn client(name: &str, key: &[u8], admin: bool) -> Client {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, key).as_ref());
-        Client { name: name.into(), key_sha256: vec![hash], rate: None, routes: None, admin }
+        Client { name: name.into(), keys: vec![KeyHash::of(key)], rate: None, routes: None, admin }
     }
 
     fn headers(authorization: &[&'static str]) -> HeaderMap {
@@ -194,7 +177,7 @@ mod tests {
     #[test]
     fn a_client_is_known_by_its_key_alone() {
         let clients = vec![client("shop", b"k-shop", false), client("ops", b"k-ops", true)];
-        let authenticator = Authenticator::new(clients, Arc::default());
+        let authenticator = Authenticator::new(clients, &Arc::default());
         let name = |values: &[&'static str]| {
             authenticator.caller(&headers(values)).map(|caller| caller.name().to_string()).ok()
         };
@@ -221,7 +204,7 @@ mod tests {
 
     #[test]
     fn without_clients_everyone_is_local_and_may_do_everything() {
-        let authenticator = Authenticator::new(Vec::new(), Arc::default());
+        let authenticator = Authenticator::new(Vec::new(), &Arc::default());
         let caller = authenticator.admin(&HeaderMap::new()).unwrap();
         assert_eq!(&**caller.name(), "local");
     }
@@ -230,7 +213,7 @@ mod tests {
     async fn a_rate_gives_its_burst_and_then_its_pace() {
         let rate = Some(Rate { per_second: 2.0, burst: 3.0 });
         let clients = vec![Client { rate, ..client("shop", b"k", false) }];
-        let authenticator = Authenticator::new(clients, Arc::default());
+        let authenticator = Authenticator::new(clients, &Arc::default());
         let caller = authenticator.caller(&headers(&["Bearer k"])).unwrap();
         for _ in 0..3 {
             caller.count_message().unwrap();

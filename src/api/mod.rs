@@ -4,6 +4,7 @@
 
 mod auth;
 mod batch;
+mod client;
 mod layers;
 mod messages;
 mod openapi;
@@ -26,10 +27,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use auth::{Authenticator, Caller, Client};
+pub use auth::{Authenticator, Caller};
+pub use client::{Client, KeyHash};
 pub use layers::{Admit, Observe, RequestId};
 pub use page::Page;
-pub use problem::{Code, Problem};
+pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};

@@ -366,17 +366,17 @@ impl From<StoreError> for Problem {
 }
 
 /// A path that is not there.
-pub(super) async fn unknown_path() -> Problem {
+pub async fn unknown_path() -> Problem {
     Problem::not_found("this path does not exist; GET /openapi.json lists all")
 }
 
 /// A method that the path does not take. The router adds `Allow`.
-pub(super) async fn unknown_method() -> Problem {
+pub async fn unknown_method() -> Problem {
     Problem::new(Code::MethodNotAllowed, "see the header Allow")
 }
 
 /// A panic: a fault of ours, told in full to the log only.
-pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 

@@ -1,11 +1,12 @@
 //! What all calls read of a request: its media type, its body within the limits,
 //! its query parameters and its idempotency key.
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Query;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Code, Problem};
@@ -48,24 +49,51 @@ pub(super) fn media(headers: &HeaderMap, media: Media) -> Result<(), Problem> {
     }
 }
 
+/// A body that is too large is still read up to this many times the limit before
+/// it is refused: a peer that is cut while it writes sees a broken connection and
+/// never the answer that tells it why.
+const READ_BEFORE_REFUSAL: u64 = 4;
+
 /// The whole body, within its size and its time.
 pub(super) async fn body(
     headers: &HeaderMap,
     body: Body,
     limits: &Limits,
 ) -> Result<Bytes, Problem> {
-    let most = usize::try_from(limits.max_body).unwrap_or(usize::MAX);
+    let most = limits.max_body.saturating_mul(READ_BEFORE_REFUSAL);
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|declared: u64| declared > limits.max_body) {
+    if declared.is_some_and(|declared: u64| declared > most) {
         return Err(too_large(limits));
     }
-    let collect = Limited::new(body, most).collect();
-    match tokio::time::timeout(limits.body_timeout, collect).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limits)),
+    match tokio::time::timeout(limits.body_timeout, gather(body, limits.max_body, most)).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => Err(too_large(limits)),
         Ok(Err(_)) => Err(Problem::new(Code::Malformed, "the body ended early")),
         Err(_) => Err(Problem::new(Code::Timeout, "the body came too slowly")),
     }
+}
+
+/// The body, if it has at most `kept` bytes; what is beyond that is read up to
+/// `most` and dropped.
+async fn gather(mut body: Body, kept: u64, most: u64) -> Result<Option<Bytes>, axum::Error> {
+    let mut length = 0;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        length += data.len() as u64;
+        if length > most {
+            break;
+        }
+        if length > kept {
+            whole = BytesMut::new();
+        } else if whole.is_empty() && body.is_end_stream() {
+            // Mostly the body is one frame: no need to copy it.
+            return Ok(Some(data));
+        } else {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok((length <= kept).then(|| whole.freeze()))
 }
 
 /// 413.

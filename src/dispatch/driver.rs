@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use super::handle::{Cancelled, Command, Rejected};
 use super::tell::tell;
-use super::{AttemptId, Effect, Engine, Event, Order, Snapshot, Token, cut};
+use super::{AttemptId, Effect, Engine, Event, Fact, Order, Snapshot, Token, cut};
 use crate::clock::{Clock, Now};
 use crate::feedback::Receipts;
 use crate::model::{Body, MessageId};
@@ -207,8 +207,13 @@ impl Driver {
             self.parts.engine.on(event, now, &mut self.effects);
         }
         self.parts.engine.pump(now, &mut self.effects);
+        let mut moved = false;
         for effect in std::mem::take(&mut self.effects) {
+            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)));
             self.carry_out(effect);
+        }
+        if moved {
+            self.publish(now);
         }
         if !self.records.is_empty() {
             self.parts.store.submit(std::mem::take(&mut self.records));
@@ -340,9 +345,13 @@ impl Driver {
         }
     }
 
+    fn publish(&self, now: Now) {
+        self.parts.snapshot.store(Arc::new(self.parts.engine.snapshot(now)));
+    }
+
     fn keep_house(&mut self, events: &mut Vec<Event>) {
         let now = self.now();
-        self.parts.snapshot.store(Arc::new(self.parts.engine.snapshot(now)));
+        self.publish(now);
         self.parts.telemetry.flush(now);
         self.parts.telemetry.alarm("clock_step", self.parts.clock.step_held_back());
         for (rows, took) in self.parts.store.commit_times() {

@@ -44,9 +44,9 @@ pub type ProviderStack = BoxCloneSyncService<Attempt, Answer, Refused>;
 /// Puts the layers around a provider.
 pub fn stack(
     index: ProviderIndex,
-    provider: Arc<dyn Provider>,
+    provider: &Arc<dyn Provider>,
     timeout: Duration,
-    meter: Meter,
+    meter: &Meter,
 ) -> ProviderStack {
     let service = ServiceBuilder::new()
         .layer_fn(|inner| observe::Observe { inner, meter: meter.clone() })

@@ -37,6 +37,21 @@ pub struct Settings {
     pub max_idempotency_keys: u64,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data"),
+            retention: Duration::from_secs(24 * 3600),
+            max_bytes: 10 << 30,
+            commit_delay: Duration::ZERO,
+            min_free: 256 << 20,
+            dead_letter_retention: Duration::from_secs(7 * 24 * 3600),
+            max_dead_letters: 100_000,
+            max_idempotency_keys: 5_000_000,
+        }
+    }
+}
+
 /// One thing to write. Everything handed over in one call of [`Store::submit`]
 /// is written in order, and a batch is never split between two commits.
 #[derive(Clone, Debug)]
@@ -100,7 +115,8 @@ pub struct Start {
     pub unclean_ends: Vec<Utc>,
     /// All notes.
     pub notes: Vec<(String, Vec<u8>)>,
-    /// Records that could not be decoded and were set aside.
+    /// Records that earlier processes could not decode and set aside; those that
+    /// this one meets are counted in [`Figures`].
     pub set_aside: u64,
 }
 
@@ -129,6 +145,8 @@ pub struct Figures {
     pub idempotency_evicted: u64,
     /// Dead letters held.
     pub dead_letters: u64,
+    /// Records that could not be decoded and are held as raw bytes.
+    pub set_aside: u64,
 }
 
 /// Why a read failed.
@@ -190,7 +208,8 @@ pub trait Store: Send + Sync + 'static {
     /// Figures for metrics.
     fn figures(&self) -> Figures;
 
-    /// Rows and duration of the commits since the last call, at most 4,096.
+    /// Rows and duration of the commits since the last call, at most 4,096: what
+    /// is not fetched in time is not kept.
     fn commit_times(&self) -> Vec<(u32, Duration)>;
 
     /// Writes and flushes all that was submitted, notes that this end is in

@@ -166,11 +166,11 @@ impl Telemetry {
         reason: &'static str,
     ) {
         let (route, from, to) = (route.clone(), from.clone(), to.clone());
-        self.failover(Failover { route, from, to, reason });
+        self.failover(&Failover { route, from, to, reason });
     }
 
-    fn failover(&self, failover: Failover) {
-        let Failover { route, from, to, reason } = &failover;
+    fn failover(&self, failover: &Failover) {
+        let Failover { route, from, to, reason } = failover;
         self.metrics.failovers.with_label_values(&[&**route, &**from, &**to, *reason]).inc();
         let now = self.clock.now().instant;
         let mut bursts = self.bursts.lock().expect("no code panics while it holds this lock");
@@ -179,7 +179,7 @@ impl Telemetry {
             .or_insert(Burst { told: now.checked_sub(BURST).unwrap_or(now), untold: 0 });
         burst.untold += 1;
         if now.saturating_duration_since(burst.told) >= BURST {
-            tell_burst(&failover, burst, now);
+            tell_burst(failover, burst, now);
         }
     }
 

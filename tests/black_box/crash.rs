@@ -40,7 +40,9 @@ async fn kill_9_under_load_loses_nothing_that_was_accepted() {
             .until("/metrics", |metrics| {
                 let text = metrics.as_str().unwrap_or_default();
                 let sent = text.lines().find_map(|line| {
-                    line.strip_prefix("pushyard_deliveries_total{route=\"default\",state=\"sent\"} ")
+                    line.strip_prefix(
+                        "pushyard_deliveries_total{route=\"default\",state=\"sent\"} ",
+                    )
                 });
                 sent.is_some_and(|count| count.parse::<u64>().unwrap_or(0) > 200)
             })

@@ -33,11 +33,15 @@ async fn a_dead_vendor_is_ejected_and_comes_back_by_canaries() {
     let control = world.simulator.control();
     control.set_mode("apns", Mode::Refusing).unwrap();
     for n in 0..10 {
-        let view = router.settle(&message(&[apns(&format!("p-{n}")), fcm(&format!("p-{n}"))])).await;
+        let view =
+            router.settle(&message(&[apns(&format!("p-{n}")), fcm(&format!("p-{n}"))])).await;
         assert_eq!(only(&view)["provider"], "fcm", "{view}");
     }
     let apns_view = router.get("/admin/v1/providers/apns").await;
-    assert_eq!((&apns_view["state"], &apns_view["reason"]), (&json!("ejected"), &json!("consecutive")));
+    assert_eq!(
+        (&apns_view["state"], &apns_view["reason"]),
+        (&json!("ejected"), &json!("consecutive"))
+    );
     // Only APNs can reach these: they wait, and canaries go on although the
     // ejection has not ended.
     for n in 0..20 {
@@ -53,19 +57,26 @@ async fn a_dead_vendor_is_ejected_and_comes_back_by_canaries() {
 #[tokio::test]
 async fn a_vendor_that_throttles_gets_no_call_before_its_time() {
     let world = World::new().await;
+    world.configure("[[routes]]\nname = \"fcm-first\"\ntiers = [[\"fcm\"], [\"apns\"]]\n");
     let router = world.router();
     let control = world.simulator.control();
     let behaviour = Behaviour { retry_after_s: Some(60), ..Behaviour::of(Mode::Throttling) };
-    control.set("apns", behaviour).unwrap();
-    router.settle(&message(&[apns("first"), fcm("first")])).await;
-    control.set_mode("apns", Mode::Healthy).unwrap();
-    let before = control.vendor("apns").unwrap().requests;
-    for n in 0..20 {
-        let view = router.settle(&message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))])).await;
-        assert_eq!(only(&view)["provider"], "fcm", "{view}");
+    control.set("fcm", behaviour).unwrap();
+    let to_both = |n: u32| {
+        let mut both = message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))]);
+        both["route"] = json!("fcm-first");
+        both
+    };
+    let view = router.settle(&to_both(0)).await;
+    assert_eq!(only(&view)["attempts"][0]["outcome"], "Throttled", "{view}");
+    control.set_mode("fcm", Mode::Healthy).unwrap();
+    let before = control.vendor("fcm").unwrap().requests;
+    for n in 1..20 {
+        let view = router.settle(&to_both(n)).await;
+        assert_eq!(only(&view)["provider"], "apns", "{view}");
     }
-    assert_eq!(control.vendor("apns").unwrap().requests, before);
-    assert!(router.get("/admin/v1/providers/apns").await["paused_until"].is_string());
+    assert_eq!(control.vendor("fcm").unwrap().requests, before);
+    router.until("/admin/v1/providers/fcm", |view| view["paused_until"].is_string()).await;
 }
 
 #[tokio::test]
@@ -76,8 +87,8 @@ async fn a_revoked_key_ejects_at_once_and_nothing_is_lost() {
     let view = router.settle(&message(&[apns("phone"), fcm("phone")])).await;
     assert_eq!(only(&view)["attempts"][0]["outcome"], "AuthFailed");
     assert_eq!(only(&view)["provider"], "fcm");
-    let view = router.get("/admin/v1/providers/apns").await;
-    assert_eq!((&view["state"], &view["reason"]), (&json!("ejected"), &json!("auth")));
+    let view = router.until("/admin/v1/providers/apns", |view| view["state"] == "ejected").await;
+    assert_eq!(view["reason"], "auth");
 }
 
 #[tokio::test]
@@ -87,7 +98,10 @@ async fn a_dead_token_moves_on_to_the_next_address_and_fails_when_none_is_left()
     let view = router.settle(&message(&[apns("gone-1"), fcm("phone")])).await;
     assert_eq!(only(&view)["provider"], "fcm", "{view}");
     let view = router.settle(&message(&[apns("gone-2"), fcm("gone-2")])).await;
-    assert_eq!((&only(&view)["state"], &only(&view)["reason"]), (&json!("failed"), &json!("unreachable")));
+    assert_eq!(
+        (&only(&view)["state"], &only(&view)["reason"]),
+        (&json!("failed"), &json!("unreachable"))
+    );
 }
 
 #[tokio::test]
@@ -97,11 +111,18 @@ async fn a_lost_answer_is_resent_or_stopped_as_the_message_says() {
     let mut stop = message(&[apns("lost-1"), fcm("phone")]);
     stop["on_ambiguous"] = json!("stop");
     let view = router.settle(&stop).await;
-    assert_eq!((&only(&view)["state"], &only(&view)["reason"]), (&json!("unknown"), &json!("ambiguous")));
+    assert_eq!(
+        (&only(&view)["state"], &only(&view)["reason"]),
+        (&json!("unknown"), &json!("ambiguous"))
+    );
     let view = router.settle(&message(&[apns("lost-2"), fcm("phone")])).await;
     assert_eq!(only(&view)["state"], "sent", "{view}");
     let summary = world.simulator.control().summary();
-    assert_eq!((summary.unique, summary.duplicates), (2, 1), "one copy more, for one ambiguous attempt");
+    assert_eq!(
+        (summary.unique, summary.duplicates),
+        (2, 1),
+        "one copy more, for one ambiguous attempt"
+    );
 }
 
 #[tokio::test]
@@ -124,10 +145,12 @@ async fn connections_that_a_vendor_drains_cost_no_message() {
     let router = world.router();
     let view = router.settle(&message(&[apns("goaway-1"), fcm("phone")])).await;
     assert_eq!(only(&view)["state"], "sent", "{view}");
-    let behaviour = Behaviour { lasts: Some(Duration::from_millis(300)), ..Behaviour::of(Mode::Goaway) };
+    let behaviour =
+        Behaviour { lasts: Some(Duration::from_millis(300)), ..Behaviour::of(Mode::Goaway) };
     world.simulator.control().set("apns", behaviour).unwrap();
     for n in 0..20 {
-        let view = router.settle(&message(&[apns(&format!("g-{n}")), fcm(&format!("g-{n}"))])).await;
+        let view =
+            router.settle(&message(&[apns(&format!("g-{n}")), fcm(&format!("g-{n}"))])).await;
         assert_eq!(only(&view)["state"], "sent", "{view}");
     }
     assert_eq!(world.simulator.control().summary().duplicates, 0);

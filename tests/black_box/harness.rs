@@ -13,16 +13,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Nothing in these tests takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A simulator, a folder, and a configuration for a router in it.
-pub struct World {
-    pub simulator: Simulator,
-    pub dir: TempDir,
+pub(crate) struct World {
+    pub(crate) simulator: Simulator,
+    pub(crate) dir: TempDir,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let simulator = pushyard_simulator::start(Settings::in_dir(dir.path())).await.unwrap();
         let world = Self { simulator, dir };
@@ -32,7 +32,7 @@ impl World {
 
     /// Writes a configuration with both vendors, APNs before FCM, and `more` at
     /// its end.
-    pub fn configure(&self, more: &str) {
+    pub(crate) fn configure(&self, more: &str) {
         let vendors = &self.simulator.announcement().vendors;
         let text = format!(
             r#"
@@ -68,17 +68,17 @@ tiers = [["apns"], ["fcm"]]
         std::fs::write(self.config(), text).unwrap();
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("router.toml")
     }
 
-    pub fn router(&self) -> Router {
+    pub(crate) fn router(&self) -> Router {
         Router::start(&self.config())
     }
 }
 
 /// The real binary, running.
-pub struct Router {
+pub(crate) struct Router {
     child: Child,
     api: String,
     admin: String,
@@ -87,14 +87,14 @@ pub struct Router {
 }
 
 /// The binary under test.
-pub fn pushyard() -> Command {
+pub(crate) fn pushyard() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pushyard"));
     command.env_remove("RUST_LOG").env_remove("PUSHYARD_KEY").env_remove("PUSHYARD_URL");
     command
 }
 
 impl Router {
-    pub fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         let mut child = pushyard()
             .args(["serve", "--config"])
             .arg(config)
@@ -123,32 +123,44 @@ impl Router {
         Self { child, api: url("api"), admin: url("admin"), log, client }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn api(&self) -> &str {
+    pub(crate) fn api(&self) -> &str {
         &self.api
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
+    /// Its log, also after its end.
+    pub(crate) fn watch_log(&self) -> Arc<Mutex<String>> {
+        self.log.clone()
+    }
+
     /// As kill -9.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; returns its exit code.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
         let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap().code()
+        // The simulator lives on this thread: it must go on meanwhile.
+        let waiting = tokio::task::spawn_blocking(move || self.child.wait().unwrap().code());
+        waiting.await.unwrap()
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (StatusCode, Value) {
         let base = if path.starts_with("/v1") { &self.api } else { &self.admin };
         let mut request = self.client.request(method, format!("{base}{path}"));
         if let Some(body) = body {
@@ -160,21 +172,21 @@ impl Router {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, value) = self.call(Method::GET, path, None).await;
         assert_eq!(status, StatusCode::OK, "{path}: {value}");
         value
     }
 
     /// Sends a message that must be accepted.
-    pub async fn accept(&self, message: &Value) -> Value {
+    pub(crate) async fn accept(&self, message: &Value) -> Value {
         let (status, value) = self.call(Method::POST, "/v1/messages", Some(message)).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{value}");
         value
     }
 
     /// Sends a message and waits until it is settled.
-    pub async fn settle(&self, message: &Value) -> Value {
+    pub(crate) async fn settle(&self, message: &Value) -> Value {
         let path = "/v1/messages?wait=20s";
         let (status, value) = self.call(Method::POST, path, Some(message)).await;
         assert_eq!(status, StatusCode::OK, "{value}\n{}", self.log());
@@ -182,7 +194,7 @@ impl Router {
     }
 
     /// Asks until `enough` says so.
-    pub async fn until(&self, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
         let asking = async {
             loop {
                 let (_, value) = self.call(Method::GET, path, None).await;
@@ -209,36 +221,36 @@ impl Drop for Router {
     }
 }
 
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     // The library takes whatever provider the process has installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// An APNs device token whose text the simulator reads in hex.
-pub fn apns(text: &str) -> Value {
+pub(crate) fn apns(text: &str) -> Value {
     let token: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     json!({"kind": "apns", "token": token})
 }
 
-pub fn fcm(token: &str) -> Value {
+pub(crate) fn fcm(token: &str) -> Value {
     json!({"kind": "fcm", "token": token})
 }
 
 /// A message to one recipient.
-pub fn message(addresses: &[Value]) -> Value {
+pub(crate) fn message(addresses: &[Value]) -> Value {
     json!({"to": [{"addresses": addresses}], "notification": {"title": "Paid", "body": "Order 7"}})
 }
 
 /// The only delivery of a view.
-pub fn only(view: &Value) -> &Value {
+pub(crate) fn only(view: &Value) -> &Value {
     let items = view["deliveries"]["items"].as_array().unwrap();
     assert_eq!(items.len(), 1, "{view}");
     &items[0]
 }
 
 /// Runs a command of the binary to its end: exit code, stdout, stderr.
-pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let mut child = pushyard()
         .args(args)
         .stdin(Stdio::null())

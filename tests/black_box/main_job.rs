@@ -31,8 +31,7 @@ async fn one_message_fans_out_to_many_recipients() {
     let router = world.router();
     let to: Vec<_> = (0..300)
         .map(|n| {
-            let address =
-                if n % 2 == 0 { apns(&format!("a-{n}")) } else { fcm(&format!("f-{n}")) };
+            let address = if n % 2 == 0 { apns(&format!("a-{n}")) } else { fcm(&format!("f-{n}")) };
             json!({"ref": format!("device-{n}"), "addresses": [address]})
         })
         .collect();
@@ -126,7 +125,8 @@ async fn a_drain_ends_with_exit_code_0_and_nothing_lost() {
     for n in 0..50 {
         router.accept(&message(&[fcm(&format!("slow250-{n}"))])).await;
     }
-    assert_eq!(router.terminate(), Some(0));
+    let log = router.watch_log();
+    assert_eq!(router.terminate().await, Some(0), "{}", log.lock().unwrap());
     let router = world.router();
     router
         .until("/metrics", |metrics| {
@@ -137,5 +137,5 @@ async fn a_drain_ends_with_exit_code_0_and_nothing_lost() {
         })
         .await;
     let summary = world.simulator.control().summary();
-    assert_eq!((summary.unique, summary.duplicates), (50, 0));
+    assert_eq!((summary.unique, summary.duplicates), (50, 0), "{}", log.lock().unwrap());
 }

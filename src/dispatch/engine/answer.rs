@@ -276,7 +276,7 @@ impl Engine {
             let delay = backoff(&self.settings, rounds, chance);
             let until = (now.instant + delay)
                 .max(plan.look_again().filter(|_| !usable).unwrap_or(now.instant));
-            self.await_time(at, until, Reason::Backoff, now, effects);
+            self.wait_until(at, until, Reason::Backoff, now, effects);
         } else {
             let throttled =
                 plan.left_out.iter().all(|(_, closed)| closed.why == LeftOut::Throttled);
@@ -290,7 +290,7 @@ impl Engine {
         }
     }
 
-    fn await_time(
+    fn wait_until(
         &mut self,
         at: StubRef,
         until: std::time::Instant,

@@ -54,7 +54,7 @@ fn detail(payload: &Payload) -> Encoded {
 }
 
 fn refused(push: &Push) -> Invalid {
-    encode(push, true).err().expect("it is refused")
+    encode(push, true).expect_err("it is refused")
 }
 
 #[test]

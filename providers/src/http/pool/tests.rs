@@ -410,3 +410,64 @@ async fn a_peer_that_accepts_and_says_nothing_is_given_up_in_time() {
     let pool = Pool::new(PoolSettings { connect_timeout, ..settings_for(&origin, &listener.ca) });
     assert_eq!(failure(call(&pool).await), (Processed::No, "tls"));
 }
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_before_any_answer_counts_as_unreachable() {
+    let (pool, listener) = pair().await;
+    let hang_up = async {
+        loop {
+            drop(listener.accept(10).await);
+        }
+    };
+    let fails_fast = async {
+        loop {
+            let failure = call(&pool).await.unwrap_err();
+            if failure.detail.starts_with("not trying again yet") {
+                assert_eq!((failure.processed, failure.code), (Processed::No, "connect"));
+                break;
+            }
+        }
+    };
+    tokio::select! { () = hang_up => {}, () = fails_fast => {} }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_a_call_was_given_up_in_silence_takes_no_more() {
+    let (pool, listener) = pair().await;
+    let mut given_up = Box::pin(call(&pool));
+    let mut silent = tokio::select! {
+        _ = &mut given_up => unreachable!("nobody answered"),
+        peer = async {
+            let mut peer = listener.accept(10).await;
+            peer.request().await;
+            peer
+        } => peer,
+    };
+    let mut fresh = listener.accept(10).await;
+    // The other connection stands before the clock is moved.
+    while pool.connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(super::SILENT_AFTER).await;
+    tokio::time::resume();
+    drop(given_up);
+    silent.until_closed().await;
+    let (answer, ()) = tokio::join!(call(&pool), async {
+        let stream = fresh.request().await;
+        fresh.answer(stream, 200).await;
+        let _keep = fresh.requests_until_now().await;
+    });
+    assert!(answer.is_ok());
+}
+
+#[tokio::test]
+async fn headers_without_end_are_no_answer() {
+    let (pool, listener) = pair().await;
+    let (result, ()) = tokio::join!(call(&pool), async {
+        let mut peer = listener.accept(10).await;
+        let stream = peer.request().await;
+        peer.endless_headers(stream).await;
+    });
+    assert_eq!(result.unwrap_err().processed, Processed::Maybe);
+}

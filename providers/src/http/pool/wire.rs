@@ -20,6 +20,7 @@ pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
@@ -170,6 +171,17 @@ impl Wire {
     /// The beginning of an answer with a body.
     pub(crate) async fn begin_answer(&mut self, stream: u32, status: u16) {
         self.write(HEADERS, END_HEADERS, stream, &block(status)).await;
+    }
+
+    /// A header block that does not end, until the client breaks off.
+    pub(crate) async fn endless_headers(&mut self, stream: u32) {
+        // "x: " and 100 letters: a literal that no table is to keep.
+        let field = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat();
+        let block = [block(200), field.repeat(100)].concat();
+        self.write(HEADERS, 0, stream, &block).await;
+        for _ in 0..1000 {
+            self.write(CONTINUATION, 0, stream, &field.repeat(100)).await;
+        }
     }
 
     pub(crate) async fn reset(&mut self, stream: u32, code: u32) {

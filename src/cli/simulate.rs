@@ -1,0 +1,171 @@
+//! `pushyard simulate`: the vendors' stand-in by itself, to rehearse outages with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use pushyard_simulator::{Announcement, Settings, Simulator};
+use tempfile::TempDir;
+
+use super::failure::Failure;
+use super::signals::Signals;
+use super::ui::{self, Ui};
+
+const EXAMPLES: &str = "\
+Examples:
+  pushyard simulate
+  pushyard simulate --dir simulated --apns 127.0.0.1:2197 --control 127.0.0.1:7070
+  pushyard simulate --json --for 10m
+
+It writes credentials and a configuration for the router into its folder. Tokens may ask for a
+fault: fcm:503-a, fcm:gone-b, fcm:slow250-c; APNs tokens carry the same text in hex.";
+
+/// Run the vendor simulator alone, with a control port for faults
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct SimulateArgs {
+    /// Folder for credentials and configuration, kept and used again [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where the simulated APNs listens [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    apns: Option<SocketAddr>,
+    /// Where the simulated FCM and its token endpoint listen [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    fcm: Option<SocketAddr>,
+    /// Where faults are ordered and arrivals are read [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    control: Option<SocketAddr>,
+    /// End after this time, as 10m [default: SIGTERM or SIGINT ends it]
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    lasting: Option<Duration>,
+}
+
+/// Runs it until its time is over or someone ends it.
+pub(super) async fn run(args: SimulateArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let failed = |error| Failure::told(format!("cannot start the simulator: {error}"));
+    let mut signals = Signals::new().map_err(failed)?;
+    let place = Place::new(args.dir.clone()).map_err(failed)?;
+    let simulator = pushyard_simulator::start(args.settings(place.path())).await.map_err(failed)?;
+    announce(simulator.announcement(), ui)?;
+    tokio::select! {
+        () = until(args.lasting) => {}
+        () = signals.next() => {}
+    }
+    let told = if ui.json { Ok(()) } else { sum_up(&simulator) };
+    simulator.shutdown().await;
+    told.map(|()| ExitCode::SUCCESS)
+}
+
+impl SimulateArgs {
+    fn settings(&self, dir: PathBuf) -> Settings {
+        let mut settings = Settings::in_dir(dir);
+        settings.apns = self.apns.unwrap_or(settings.apns);
+        settings.fcm = self.fcm.unwrap_or(settings.fcm);
+        settings.control = self.control.unwrap_or(settings.control);
+        settings
+    }
+}
+
+/// Where its files are; a temporary folder goes with it.
+enum Place {
+    Given(PathBuf),
+    Temporary(TempDir),
+}
+
+impl Place {
+    fn new(dir: Option<PathBuf>) -> std::io::Result<Self> {
+        Ok(match dir {
+            Some(dir) => Self::Given(dir),
+            None => {
+                let dir = tempfile::Builder::new().prefix("pushyard-simulator-").tempdir()?;
+                Self::Temporary(dir)
+            }
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Given(dir) => dir.clone(),
+            Self::Temporary(dir) => dir.path().to_owned(),
+        }
+    }
+}
+
+async fn until(lasting: Option<Duration>) {
+    match lasting {
+        Some(lasting) => tokio::time::sleep(lasting).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn announce(announcement: &Announcement, ui: &Ui) -> Result<(), Failure> {
+    if ui.json {
+        let line = serde_json::to_string(announcement)
+            .map_err(|error| Failure::told(error.to_string()))?;
+        return ui::say(line);
+    }
+    ui::say(introduction(announcement))
+}
+
+/// What one can do with it now.
+fn introduction(announcement: &Announcement) -> String {
+    let Announcement { control, ca_file, vendors, config } = announcement;
+    let mut places: Vec<_> =
+        vendors.iter().map(|(name, origin)| format!("  {name:<9}{origin}\n")).collect();
+    places.push(format!("  control  {control}\n  trust    {ca_file}"));
+    format!(
+        "{simulated}
+{places}
+
+{run}
+  pushyard serve --config {config}
+  pushyard send --to fcm:hello --title Hello --wait 5s
+{fault}
+  curl -X PUT {control}/vendors/fcm -d '{{\"mode\":\"failing\",\"status\":503,\"for\":\"30s\"}}'
+  curl -X PUT {control}/vendors/apns -d '{{\"mode\":\"blackhole\"}}'
+  curl -X PUT '{control}/vendors/*' -d '{{\"mode\":\"healthy\"}}'
+{seen}
+  curl {control}/vendors
+  curl {control}/summary
+
+Ctrl-C ends it.",
+        simulated = ui::bold("Simulated vendors"),
+        places = places.concat(),
+        run = ui::bold("A router that uses them, and a message"),
+        fault = ui::bold("Make them fail, and heal"),
+        seen = ui::bold("What they have seen"),
+    )
+}
+
+fn sum_up(simulator: &Simulator) -> Result<(), Failure> {
+    let summary = simulator.control().summary();
+    ui::say(format_args!(
+        "{} messages arrived, {} of them more than once",
+        summary.unique, summary.duplicates
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_introduction_has_commands_to_paste() {
+        let announcement = Announcement {
+            control: "http://127.0.0.1:7070".to_owned(),
+            ca_file: "/simulated/ca.pem".to_owned(),
+            vendors: BTreeMap::from([
+                ("apns".to_owned(), "https://127.0.0.1:2197".to_owned()),
+                ("fcm".to_owned(), "https://127.0.0.1:2198".to_owned()),
+            ]),
+            config: "/simulated/pushyard.toml".to_owned(),
+        };
+        let text = introduction(&announcement);
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+}

@@ -1,0 +1,184 @@
+//! The effective configuration as JSON, under the file's own keys, with `"***"`
+//! for every secret: what `GET config` answers.
+
+use serde_json::{Map, Value as Json, json};
+
+use pushyard_providers::settings::Value;
+
+use super::units::{show_duration, show_size};
+use super::{ProviderEntry, Settings};
+use crate::api::Client;
+use crate::dispatch;
+use crate::routing::{Budget, HealthSettings, Period, Rate, Route};
+use crate::store;
+use crate::telemetry::Format;
+
+const MASK: &str = "***";
+
+impl Settings {
+    /// The effective configuration, secrets masked.
+    pub fn masked(&self) -> Json {
+        let format = match self.log.format {
+            Format::Auto => "auto",
+            Format::Json => "json",
+            Format::Text => "text",
+        };
+        json!({
+            "server": { "listen": self.server.listen.to_string() },
+            "admin": {
+                "listen": self.admin.listen.to_string(),
+                "open_metrics": self.admin.open_metrics,
+            },
+            "store": store(&self.store),
+            "clients": self.clients.iter().map(client).collect::<Vec<_>>(),
+            "providers": self.providers.iter().map(provider).collect::<Vec<_>>(),
+            "routes": self.routes.iter().map(|route| self.route(route)).collect::<Vec<_>>(),
+            "dispatch": dispatch(&self.dispatch),
+            "limits": limits(&self.limits),
+            "log": { "level": self.log.level, "format": format },
+        })
+    }
+
+    fn route(&self, route: &Route) -> Json {
+        let id = |at: usize| self.providers.get(at).map_or("", |entry| &entry.settings.id);
+        let ids = |tier: &Vec<_>| -> Vec<&str> {
+            tier.iter().map(|member: &crate::routing::Member| id(member.provider.at())).collect()
+        };
+        let weights: Map<_, _> = route
+            .tiers
+            .iter()
+            .flatten()
+            .map(|member| (id(member.provider.at()).to_owned(), json!(member.weight)))
+            .collect();
+        json!({
+            "name": route.name,
+            "tiers": route.tiers.iter().map(ids).collect::<Vec<_>>(),
+            "balance": route.balance.word(),
+            "weights": weights,
+        })
+    }
+}
+
+fn store(settings: &store::Settings) -> Json {
+    json!({
+        "engine": "embedded",
+        "path": settings.path.display().to_string(),
+        "retention": show_duration(settings.retention),
+        "max_bytes": show_size(settings.max_bytes),
+        "commit_delay": show_duration(settings.commit_delay),
+        "min_free": show_size(settings.min_free),
+        "dead_letter_retention": show_duration(settings.dead_letter_retention),
+        "max_dead_letters": settings.max_dead_letters,
+    })
+}
+
+fn client(client: &Client) -> Json {
+    json!({
+        "name": client.name,
+        "key": MASK,
+        "keys": client.keys.len(),
+        "rate": client.rate.map(rate),
+        "routes": client.routes,
+        "admin": client.admin,
+    })
+}
+
+fn provider(entry: &ProviderEntry) -> Json {
+    let (settings, context) = (&entry.settings, &entry.context);
+    let probe = settings.probe.map(|probe| {
+        json!({
+            "interval": show_duration(probe.interval),
+            "ejected_interval": show_duration(probe.ejected_interval),
+            "timeout": show_duration(probe.timeout),
+        })
+    });
+    let common = json!({
+        "id": settings.id,
+        "kind": settings.kind,
+        "endpoint": context.endpoint.as_ref().map(reqwest::Url::as_str),
+        "ca_file": entry.ca_file.as_ref().map(|path| path.display().to_string()),
+        "region": settings.region,
+        "budget": settings.budget.map(budget),
+        "cost_per_million": settings.cost_per_million,
+        "timeout": show_duration(settings.timeout),
+        "connect_timeout": show_duration(context.connect_timeout),
+        "connections": context.connections,
+        "max_in_flight": settings.max_in_flight,
+        "rate": settings.rate.map(rate),
+        "probe": probe.unwrap_or(Json::Bool(false)),
+        "health": health(&settings.health),
+        "retry": {
+            "min_delay": settings.retry.min_delay.map(show_duration),
+            "throttle_cap": show_duration(settings.retry.throttle_cap),
+        },
+    });
+    let own = context.values.iter().map(|(name, value)| (name.to_owned(), own(value)));
+    match common {
+        Json::Object(common) => own.chain(common).collect(),
+        other => other,
+    }
+}
+
+fn own(value: &Value) -> Json {
+    match value {
+        Value::Text(text) => json!(text),
+        Value::Secret(_) => json!(MASK),
+        Value::List(list) => json!(list),
+        Value::Flag(flag) => json!(flag),
+    }
+}
+
+fn rate(rate: Rate) -> Json {
+    json!({ "per_second": rate.per_second, "burst": rate.burst })
+}
+
+fn budget(budget: Budget) -> Json {
+    let period = match budget.period {
+        Period::Day => "per_day",
+        Period::Month => "per_month",
+    };
+    json!({ period: budget.amount, "hard": budget.hard })
+}
+
+fn health(health: &HealthSettings) -> Json {
+    json!({
+        "consecutive_failures": health.consecutive_failures,
+        "window": show_duration(health.window),
+        "min_samples": health.min_samples,
+        "eject_below": health.eject_below,
+        "degraded_below": health.degraded_below,
+        "recover_above": health.recover_above,
+        "slow_above": show_duration(health.slow_above),
+        "stall_after": show_duration(health.stall_after),
+        "base_ejection": show_duration(health.base_ejection),
+        "max_ejection": show_duration(health.max_ejection),
+        "canary_successes": health.canary_successes,
+        "slow_start": show_duration(health.slow_start),
+        "mass_gone_above": health.mass_gone_above,
+    })
+}
+
+fn dispatch(settings: &dispatch::Settings) -> Json {
+    json!({
+        "backoff": show_duration(settings.backoff),
+        "max_backoff": show_duration(settings.max_backoff),
+        "max_attempts": settings.max_attempts,
+        "body_cache": show_size(settings.body_cache),
+        "shutdown_timeout": show_duration(settings.shutdown_timeout),
+    })
+}
+
+fn limits(limits: &dispatch::Limits) -> Json {
+    json!({
+        "max_unsettled": limits.max_unsettled,
+        "max_client_unsettled": limits.max_client_unsettled,
+        "max_requests": limits.max_requests,
+        "max_body": show_size(limits.max_body),
+        "max_header_bytes": show_size(u64::from(limits.max_header_bytes)),
+        "max_headers": limits.max_headers,
+        "max_json_depth": limits.max_json_depth,
+        "idle_timeout": show_duration(limits.idle_timeout),
+        "body_timeout": show_duration(limits.body_timeout),
+        "max_idempotency_keys": limits.max_idempotency_keys,
+    })
+}

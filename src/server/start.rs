@@ -1,0 +1,242 @@
+//! From a configuration file to a running router.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::{Server, Stops, listener};
+use crate::admin::{self, AdminState};
+use crate::api::{self, ApiState, Authenticator};
+use crate::clock::{Clock, Now};
+use crate::config::{self, ProviderEntry, Settings, SystemSources};
+use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
+use crate::feedback::Receipts;
+use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
+use crate::stack::{Meter, ProviderStack, stack};
+use crate::store::{self, Start, Store, embedded};
+use crate::telemetry::{self, Telemetry};
+
+/// Commands to the dispatcher that may wait: each is a request that a listener
+/// has admitted, and those are bounded by `max_requests`.
+const INBOX: usize = 4096;
+
+/// After an unclean end every attempt is written down before it is made, for
+/// this long (docs/semantics.md, "Poison").
+const CAREFUL: Duration = Duration::from_secs(60);
+
+/// Why a router did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration is wrong.
+    Config(config::Errors),
+    /// A listener cannot be bound.
+    Listen {
+        /// `api` or `admin`.
+        name: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// The store cannot be opened.
+    Store(embedded::OpenError),
+    /// What is stored cannot be read.
+    Recover(store::StoreError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(errors) => errors.fmt(f),
+            Self::Listen { name, address, error } => write!(
+                f,
+                "{name}.listen: cannot listen on {address}: {error}; \
+                 stop what uses that address, or set another one in [{name}]"
+            ),
+            Self::Store(error) => error.fmt(f),
+            Self::Recover(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
+    let clock = Arc::new(Clock::default());
+    let settings = config::load(path, &SystemSources, clock.clone()).map_err(StartError::Config)?;
+    telemetry::set_up(&settings.log);
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    let api = listen("server", settings.server.listen).await?;
+    let admin = listen("admin", settings.admin.listen).await?;
+    let flushed = Arc::new(FlushMark::default());
+    let (store, found) = open(&settings, &clock, &flushed).await?;
+    clock.not_before(found.last_seen);
+    let catalog = Arc::new(catalog(&settings, &found));
+    let telemetry = Arc::new(Telemetry::new(clock.clone()));
+    let engine = Engine::new(
+        catalog.clone(),
+        settings.dispatch,
+        settings.limits,
+        clock.now(),
+        rand::random(),
+    );
+    let (engine, effects) = recover(engine, store.clone(), &found, clock.now()).await?;
+    let stops = Stops::default();
+    let (commands, inbox) = mpsc::channel(INBOX);
+    let parts = Parts {
+        stacks: stacks(&catalog, &telemetry, &clock),
+        engine,
+        commands: inbox,
+        catalog: catalog.clone(),
+        store: store.clone(),
+        flushed: flushed.clone(),
+        receipts: Arc::new(Receipts::new(&store.server_key())),
+        clock: clock.clone(),
+        telemetry: telemetry.clone(),
+        snapshot: Arc::default(),
+        drain: stops.drain.clone(),
+        shutdown_timeout: settings.dispatch.shutdown_timeout,
+        cut: stops.cut.clone(),
+    };
+    let snapshot = parts.snapshot.clone();
+    let mut driver = JoinSet::new();
+    driver.spawn(Driver::new(parts, effects).run());
+
+    let catalog = Arc::new(ArcSwap::new(catalog));
+    let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
+    let api_state = ApiState {
+        catalog: catalog.clone(),
+        dispatcher: Dispatcher::new(commands),
+        store: store.clone(),
+        clock,
+        authenticator: authenticator.clone(),
+        limits: settings.limits,
+        closed: stops.intake.clone(),
+        telemetry: telemetry.clone(),
+    };
+    let admin_state = AdminState {
+        catalog,
+        snapshot,
+        store: store.clone(),
+        telemetry,
+        authenticator,
+        open_metrics: settings.admin.open_metrics,
+        config: Arc::new(settings.masked()),
+        drain: stops.unready.clone(),
+    };
+    let (api_at, admin_at) = (local(&api), local(&admin));
+    let mut listeners = JoinSet::new();
+    let stop = &stops.listeners;
+    listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
+    let admin_router = admin::router(admin_state);
+    listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
+    info!(api = %api_at, admin = %admin_at, "ready");
+    Ok(Server { api: api_at, admin: admin_at, stops, driver, listeners, flushed, store })
+}
+
+async fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { name, address, error })
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    // A bound socket has an address; the wildcard stands for "cannot say".
+    listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+async fn open(
+    settings: &Settings,
+    clock: &Arc<Clock>,
+    flushed: &Arc<FlushMark>,
+) -> Result<(Arc<dyn Store>, Start), StartError> {
+    let (settings, clock, flushed) = (settings.store.clone(), clock.clone(), flushed.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let now = clock.clone();
+        let told = Box::new(move |upto| flushed.told(upto));
+        embedded::open(&settings, Arc::new(move || now.now()), told)
+    });
+    let (store, found) = opening
+        .await
+        .expect("opening a store returns its faults as errors")
+        .map_err(StartError::Store)?;
+    if found.set_aside > 0 {
+        warn!(records = found.set_aside, "records that cannot be decoded were set aside");
+    }
+    Ok((store, found))
+}
+
+/// Builds the providers, each with what it wanted to be remembered.
+fn catalog(settings: &Settings, found: &Start) -> Catalog {
+    let memo = |id: &str| {
+        let name = format!("memo/{id}");
+        let (_, value) = found.notes.iter().find(|(known, _)| *known == name)?;
+        String::from_utf8(value.clone()).ok()
+    };
+    let build = |(serial, entry): (usize, &ProviderEntry)| Built {
+        settings: entry.settings.clone(),
+        provider: entry.build(memo(&entry.settings.id)),
+        serial: serial as u64,
+    };
+    Catalog {
+        providers: settings.providers.iter().enumerate().map(build).collect(),
+        routes: settings.routes.clone(),
+    }
+}
+
+fn stacks(catalog: &Catalog, telemetry: &Arc<Telemetry>, clock: &Arc<Clock>) -> Vec<ProviderStack> {
+    let stack_of = |(at, built): (usize, &Built)| {
+        let attempts = telemetry.attempts_of(&built.settings.id);
+        let meter = Meter {
+            clock: clock.clone(),
+            record: Arc::new(move |outcome, took| attempts.record(outcome, took)),
+        };
+        stack(ProviderIndex(at as u16), &built.provider, built.settings.timeout, &meter)
+    };
+    catalog.providers.iter().enumerate().map(stack_of).collect()
+}
+
+/// Feeds the engine with what is stored.
+async fn recover(
+    mut engine: Engine,
+    store: Arc<dyn Store>,
+    found: &Start,
+    now: Now,
+) -> Result<(Engine, Vec<crate::dispatch::Effect>), StartError> {
+    let mut effects = Vec::new();
+    for (name, value) in &found.notes {
+        if name.starts_with("key/")
+            && let Ok(remembered) = serde_json::from_slice::<Remembered>(value)
+        {
+            engine.on(Event::Restored(remembered), now, &mut effects);
+        }
+    }
+    if !found.clean {
+        warn!("the process before did not end in order; writing down every attempt for a minute");
+        engine.on(Event::Careful(CAREFUL), now, &mut effects);
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut messages = 0_u64;
+        let read = store.recover(&mut |found| {
+            messages += 1;
+            engine.on(Event::Recovered(Box::new(found)), now, &mut effects);
+        });
+        read.map(|()| (engine, effects, messages))
+    });
+    let (engine, effects, messages) = reading
+        .await
+        .expect("recovery returns its faults as errors")
+        .map_err(StartError::Recover)?;
+    if messages > 0 {
+        info!(messages, "unsettled messages were found in the store");
+    }
+    Ok((engine, effects))
+}

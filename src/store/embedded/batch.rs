@@ -1,0 +1,200 @@
+//! What one commit writes: records, encoded and sorted.
+//!
+//! Encoding is done here, on the commit thread: the dispatcher's task is the one
+//! that everything waits for, and this thread waits for the disk most of the
+//! time. All rows of a batch share one buffer, so that a row costs no allocation.
+//!
+//! Where the order of records does not matter they are sorted by key, so that
+//! each page of the tree is touched once; of two records of one key the last
+//! wins. What a record means for other tables (an outcome ends an intent) is
+//! worked out in the order in which they came.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::clock::Utc;
+use crate::model::{Body, DeliveryId, Progress, State};
+use crate::store::{Intent, Record, record};
+
+/// Records in a commit, unless one batch alone has more: at this size a commit
+/// takes about 10 ms and larger ones save nothing (docs/semantics.md, "What is stored").
+pub(super) const MAX_ROWS: usize = 4096;
+
+/// Bytes in a commit, unless one batch alone has more.
+pub(super) const MAX_BYTES: usize = 4 << 20;
+
+/// Where a row stands in the batch's buffer.
+type Span = Range<usize>;
+
+/// A record that was found to be undecodable, by its message's or delivery's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Damaged {
+    /// A message.
+    Message(u128),
+    /// A delivery's progress.
+    Progress(u128),
+    /// An intent.
+    Intent(u128),
+    /// A message that is open but is not there.
+    Missing(u128),
+}
+
+/// Something for the commit loop.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Records that must be in one commit.
+    Records(Vec<Record>),
+    /// To be set aside.
+    Damaged(Vec<Damaged>),
+}
+
+/// A delivery's new progress.
+pub(super) struct Out {
+    /// The delivery.
+    pub(super) key: u128,
+    /// Its state, as in the row.
+    pub(super) state: State,
+    /// Since when, as in the row.
+    pub(super) at: Utc,
+    /// The row.
+    pub(super) row: Span,
+}
+
+/// The rows of one commit.
+#[derive(Default)]
+pub(super) struct Batch {
+    buffer: Vec<u8>,
+    /// Messages.
+    pub(super) messages: Vec<(u128, Span)>,
+    /// Progress.
+    pub(super) outs: Vec<Out>,
+    /// Whether messages have something unsettled.
+    pub(super) open: Vec<(u128, bool)>,
+    /// Intents; `None` ends one.
+    pub(super) intents: Vec<(u128, Option<Span>)>,
+    /// Notes, in order.
+    pub(super) notes: Vec<(String, Option<Vec<u8>>)>,
+    /// Idempotency keys of the messages, in order.
+    pub(super) keys: Vec<([u8; 16], u128)>,
+    /// To be set aside.
+    pub(super) damaged: Vec<Damaged>,
+    records: u64,
+}
+
+impl Batch {
+    /// Records in it.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records == 0 && self.damaged.is_empty()
+    }
+
+    /// Whether `work` still fits; an empty batch takes anything.
+    pub(super) fn takes(&self, work: &Work) -> bool {
+        let more = match work {
+            Work::Records(records) => records.len(),
+            Work::Damaged(damaged) => damaged.len(),
+        };
+        let rows = usize::try_from(self.records).unwrap_or(usize::MAX);
+        self.is_empty() || (rows.saturating_add(more) <= MAX_ROWS && self.buffer.len() < MAX_BYTES)
+    }
+
+    /// Takes the work in.
+    pub(super) fn add(&mut self, work: Work) {
+        match work {
+            Work::Records(records) => {
+                self.records += records.len() as u64;
+                for record in records {
+                    self.add_record(record);
+                }
+            }
+            Work::Damaged(damaged) => self.damaged.extend(damaged),
+        }
+    }
+
+    /// The bytes of a row.
+    pub(super) fn row(&self, span: &Span) -> &[u8] {
+        &self.buffer[span.clone()]
+    }
+
+    /// Sorts by key and leaves the last record of each.
+    pub(super) fn sort(&mut self) {
+        sort_last_wins(&mut self.messages, |(key, _)| *key);
+        sort_last_wins(&mut self.outs, |out| out.key);
+        sort_last_wins(&mut self.open, |(key, _)| *key);
+        sort_last_wins(&mut self.intents, |(key, _)| *key);
+    }
+
+    /// Whether this batch itself closed the message at some point. After [`Self::sort`].
+    pub(super) fn closes(&self, message: u128) -> bool {
+        self.open
+            .binary_search_by_key(&message, |(key, _)| *key)
+            .is_ok_and(|found| !self.open[found].1)
+    }
+
+    /// Empties it and keeps its buffers.
+    pub(super) fn clear(&mut self) {
+        self.buffer.clear();
+        self.messages.clear();
+        self.outs.clear();
+        self.open.clear();
+        self.intents.clear();
+        self.notes.clear();
+        self.keys.clear();
+        self.damaged.clear();
+        self.records = 0;
+    }
+
+    fn add_record(&mut self, record: Record) {
+        match record {
+            Record::Accept(body) => self.accept(&body),
+            Record::Intent(delivery, intent) => self.intent(delivery, &intent),
+            Record::Progress(delivery, progress) => self.progress(delivery, &progress),
+            Record::Settled(message) => self.open.push((message.as_u128(), false)),
+            Record::Note(name, value) => self.notes.push((name, value)),
+        }
+    }
+
+    fn accept(&mut self, body: &Arc<Body>) {
+        let message = body.message();
+        let id = message.id.as_u128();
+        let row = self.encoded(|buffer| record::encode_message(message, buffer));
+        self.messages.push((id, row));
+        self.open.push((id, true));
+        self.keys.extend(message.idempotency.map(|known| (known.key, id)));
+    }
+
+    fn intent(&mut self, delivery: DeliveryId, intent: &Intent) {
+        let row = self.encoded(|buffer| record::encode_intent(intent, buffer));
+        self.intents.push((delivery.as_u128(), Some(row)));
+    }
+
+    fn progress(&mut self, delivery: DeliveryId, progress: &Progress) {
+        let key = delivery.as_u128();
+        let row = self.encoded(|buffer| record::encode_progress(progress, buffer));
+        self.outs.push(Out { key, state: progress.state, at: progress.at, row });
+        self.intents.push((key, None));
+    }
+
+    fn encoded(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Span {
+        let start = self.buffer.len();
+        encode(&mut self.buffer);
+        start..self.buffer.len()
+    }
+}
+
+fn sort_last_wins<T>(rows: &mut Vec<T>, key: impl Fn(&T) -> u128) {
+    rows.sort_by_key(&key);
+    // `dedup_by` keeps the first of a run and is handed the later one first:
+    // swapping makes the kept one the last.
+    rows.dedup_by(|later, kept| {
+        let same = key(later) == key(kept);
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+}
