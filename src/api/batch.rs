@@ -233,7 +233,7 @@ impl Lines {
             } else if let Err(error) = self.read().await {
                 self.ended = true;
                 self.buffer.clear();
-                self.skipping = false;
+                (self.scanned, self.skipping) = (0, false);
                 return Some(Err(error));
             }
         }

@@ -69,7 +69,7 @@ const KEY: &str = "key";
                        for some devices; each is reached through the best healthy provider.",
     ),
     tags((name = "messages", description = "Sending, and what became of it."), (name = "meta", description = "About this API.")),
-    components(schemas(ProblemShape)),
+    components(schemas(ProblemShape, AddressRequest)),
 )]
 struct Base;
 

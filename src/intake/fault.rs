@@ -14,8 +14,9 @@ use super::json::Node;
 /// Faults told at most; a body with more has one cause, and it is among them.
 const TOLD: usize = 200;
 
-/// Beyond this similarity (Jaro-Winkler, 0 to 1) a name is taken for a slip.
-const SIMILAR: f64 = 0.75;
+/// From this similarity on (Damerau-Levenshtein, 0 to 1) a name is taken for a
+/// slip: two letters that changed places in a word of three.
+const SIMILAR: f64 = 0.55;
 
 /// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -35,8 +36,8 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At<'p> {
     Root,
-    Key(&'p At<'p>, &'p str),
-    Item(&'p At<'p>, usize),
+    Key(&'p Self, &'p str),
+    Item(&'p Self, usize),
 }
 
 impl At<'_> {
@@ -126,7 +127,7 @@ pub(super) fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k s
     }
     known
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
         .filter(|(similarity, _)| *similarity >= SIMILAR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, nearest)| format!("; did you mean \"{nearest}\"?"))

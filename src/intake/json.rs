@@ -33,7 +33,7 @@ pub enum Node<'a> {
     /// A string.
     Text(Cow<'a, str>),
     /// A list.
-    Array(Vec<Node<'a>>),
+    Array(Vec<Self>),
     /// An object, in the order of the body.
     Object(Vec<Member<'a>>),
 }
@@ -276,7 +276,7 @@ mod tests {
             (b"{\n\"a\":\"\xff\"}", "the body is not UTF-8 at line 2 column 6"),
             (b"{'a':1}", "key must be a string at line 1 column 2"),
             (b"nope", "expected ident at line 1 column 2"),
-            (b"[[[[1]]]]", "nested more than 3 levels deep at line 1 column 3"),
+            (b"[[[[1]]]]", "nested more than 3 levels deep at line 1 column 4"),
             (b"\"\\ud800\"", "unexpected end of hex escape at line 1 column 8"),
         ];
         for (body, expected) in cases {

@@ -92,7 +92,10 @@ pub(super) fn validate<'c>(body: &Node<'_>, rules: Rules<'c>) -> Result<Draft<'c
         match &**key {
             "to" => message.to = Some(recipients::read(value, at, rules.catalog, &mut faults)),
             "notification" => message.notification = Some(notification(value, at, &mut faults)),
-            "data" => message.data = Some(data(value, at, &mut faults)),
+            "data" => {
+                message.some_data = !matches!(value, Node::Object(pairs) if pairs.is_empty());
+                message.data = data(value, at, &mut faults);
+            }
             "priority" => message.priority = word(value, at, PRIORITIES, &mut faults),
             "ttl" => message.ttl = ttl(value, at, &mut faults),
             "collapse_key" => message.collapse_key = collapse_key(value, at, &mut faults),
@@ -109,13 +112,15 @@ pub(super) fn validate<'c>(body: &Node<'_>, rules: Rules<'c>) -> Result<Draft<'c
     message.finish(rules, faults)
 }
 
-/// The fields as they are read. The outer `Option` of what may be required says
-/// that the field is there at all, faulty or not.
+/// The fields as they are read. `Some` of what may be required says that the field
+/// is there at all, faulty or not.
 #[derive(Default)]
 struct Read<'n> {
     to: Option<Recipients>,
     notification: Option<Notification>,
-    data: Option<BTreeMap<String, String>>,
+    data: BTreeMap<String, String>,
+    /// There are data, faulty or not.
+    some_data: bool,
     priority: Option<Priority>,
     ttl: Option<Duration>,
     collapse_key: Option<String>,
@@ -134,9 +139,7 @@ impl Read<'_> {
         if self.to.is_none() {
             faults.required(At::Key(&root, "to"));
         }
-        let nothing =
-            self.notification.is_none() && self.data.as_ref().is_none_or(BTreeMap::is_empty);
-        if nothing {
+        if self.notification.is_none() && !self.some_data {
             let detail = "a message needs a notification, data, or both";
             faults.push(At::Key(&root, "notification"), "required", detail);
         }
@@ -157,7 +160,7 @@ impl Read<'_> {
             durability: self.durability.unwrap_or_default(),
             push: Push {
                 notification: self.notification,
-                data: self.data.unwrap_or_default(),
+                data: self.data,
                 priority,
                 collapse_key: self.collapse_key,
                 overrides: self.overrides,

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::api::{ApiState, Authenticator, Client, router};
+use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::Clock;
 use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Rejected};
 use crate::model::{self, Message, MessageId, Progress};
@@ -150,6 +149,8 @@ fn catalog() -> Catalog {
     }
 }
 
+type Reply = oneshot::Sender<Result<(), Rejected>>;
+
 /// What a test says to the driver, and what the store holds.
 #[derive(Default)]
 pub(super) struct World {
@@ -166,12 +167,12 @@ pub(super) struct World {
     pub(super) messages: BTreeMap<MessageId, Message>,
     pub(super) submissions: usize,
     keys: BTreeMap<[u8; 16], MessageId>,
-    held: Vec<(Arc<model::Body>, oneshot::Sender<Result<(), Rejected>>)>,
+    held: Vec<(Arc<model::Body>, Reply)>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl World {
-    fn submit(&mut self, body: Arc<model::Body>, reply: oneshot::Sender<Result<(), Rejected>>) {
+    fn submit(&mut self, body: Arc<model::Body>, reply: Reply) {
         self.submissions += 1;
         if self.hold {
             self.held.push((body, reply));
@@ -285,7 +286,7 @@ impl House {
             catalog: Arc::new(ArcSwap::from_pointee(catalog())),
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),
-            authenticator: Arc::new(Authenticator::new(setup.clients, Arc::clone(&clock))),
+            authenticator: Arc::new(Authenticator::new(setup.clients, &clock)),
             clock: Arc::clone(&clock),
             limits: setup.limits,
             closed: closed.clone(),
@@ -311,13 +312,14 @@ impl House {
 
     /// The metrics as text.
     pub(super) fn metrics(&self) -> String {
-        self.telemetry.metrics().scrape(&Scrape {
+        let text = self.telemetry.metrics().scrape(&Scrape {
             providers: Vec::new(),
             queue: [("queued", 0), ("sending", 0), ("waiting", 0)],
             oldest: Vec::new(),
             store_bytes: 0,
             dead_letters: 0,
-        })
+        });
+        String::from_utf8(text).unwrap()
     }
 
     /// The counter `pushyard_messages_total` of a client and a result.
@@ -387,9 +389,8 @@ pub(super) fn with(mut request: Request<Body>, name: &'static str, value: &str) 
 }
 
 pub(super) fn client(name: &str) -> Client {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, format!("key-{name}").as_bytes()).as_ref());
-    Client { name: name.into(), key_sha256: vec![hash], rate: None, routes: None, admin: false }
+    let keys = vec![KeyHash::of(format!("key-{name}").as_bytes())];
+    Client { name: name.into(), keys, rate: None, routes: None, admin: false }
 }
 
 pub(super) fn slow_client(name: &str, per_second: f64) -> Client {
