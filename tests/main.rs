@@ -4,3 +4,4 @@
 
 mod black_box;
 mod house;
+mod invariants;

@@ -5,13 +5,14 @@
 //! older ones that are not in flight are superseded, and only one is in flight at
 //! a time: the next waits until that one has landed.
 
+use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::deliveries::StubRef;
-use crate::model::{Message, Recipient};
+use crate::model::{Message, MessageId, Recipient};
 
 /// (client, address, collapse key), as a hash. Two that collide only wait for
 /// each other; with 64 bits and two million deliveries that is one in ten million.
@@ -21,11 +22,16 @@ type Slot = u64;
 #[derive(Debug, Default)]
 pub(super) struct Collapse {
     /// Unsettled deliveries, oldest first.
-    slots: HashMap<Slot, SmallVec<[StubRef; 2]>>,
-    of: HashMap<StubRef, SmallVec<[Slot; 1]>>,
+    slots: HashMap<Slot, SmallVec<[(MessageId, StubRef); 2]>>,
+    of: HashMap<StubRef, (MessageId, SmallVec<[Slot; 1]>)>,
 }
 
 impl Collapse {
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.of.is_empty()
+    }
+
     /// A delivery of a message with a collapse key is unsettled.
     pub(super) fn join(&mut self, at: StubRef, message: &Message, recipient: &Recipient) {
         let Some(key) = &message.push.collapse_key else { return };
@@ -40,16 +46,17 @@ impl Collapse {
             })
             .collect();
         for slot in &slots {
-            self.slots.entry(*slot).or_default().push(at);
+            self.slots.entry(*slot).or_default().push((message.id, at));
         }
-        self.of.insert(at, slots);
+        self.of.insert(at, (message.id, slots));
     }
 
     /// It has settled.
     pub(super) fn leave(&mut self, at: StubRef) {
-        for slot in self.of.remove(&at).unwrap_or_default() {
+        let Some((_, slots)) = self.of.remove(&at) else { return };
+        for slot in slots {
             if let Some(members) = self.slots.get_mut(&slot) {
-                members.retain(|member| *member != at);
+                members.retain(|(_, member)| *member != at);
                 if members.is_empty() {
                     self.slots.remove(&slot);
                 }
@@ -57,16 +64,16 @@ impl Collapse {
         }
     }
 
-    /// The others of its slots, each with whether it is older.
+    /// The others of its slots, each with its age. By the messages' ids and not by
+    /// the order of joining: a message in memory joins before an older one that
+    /// waits for the disk.
     pub(super) fn others(&self, at: StubRef) -> SmallVec<[(StubRef, Age); 2]> {
         let mut found: SmallVec<[(StubRef, Age); 2]> = SmallVec::new();
-        for slot in self.of.get(&at).into_iter().flatten() {
-            let mut age = Age::Older;
-            for member in self.slots.get(slot).into_iter().flatten() {
-                if *member == at {
-                    age = Age::Newer;
-                } else if !found.iter().any(|(known, _)| known == member) {
-                    found.push((*member, age));
+        let Some((message, slots)) = self.of.get(&at) else { return found };
+        for slot in slots {
+            for (other, member) in self.slots.get(slot).into_iter().flatten() {
+                if *member != at && !found.iter().any(|(known, _)| known == member) {
+                    found.push((*member, Age::of(*other, *message)));
                 }
             }
         }
@@ -74,11 +81,23 @@ impl Collapse {
     }
 }
 
-/// Which of two messages was accepted first.
+/// Whether another delivery's message was accepted before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
     /// It came before.
     Older,
+    /// It is of the same message, to the same address once more.
+    Same,
     /// It came after.
     Newer,
+}
+
+impl Age {
+    fn of(other: MessageId, mine: MessageId) -> Self {
+        match other.cmp(&mine) {
+            Ordering::Less => Self::Older,
+            Ordering::Equal => Self::Same,
+            Ordering::Greater => Self::Newer,
+        }
+    }
 }

@@ -285,6 +285,12 @@ impl Stubs {
         }
     }
 
+    /// The one behind in its list.
+    pub(super) fn after(&self, at: StubRef) -> Option<StubRef> {
+        let next = self[at].next;
+        (next != NONE).then_some(StubRef(next))
+    }
+
     fn remove(&mut self, at: StubRef) {
         self[at].place = Place::Free;
         self[at].track = None;
@@ -310,6 +316,16 @@ impl Deliveries {
     /// Unsettled deliveries.
     pub(super) fn unsettled(&self) -> u64 {
         self.unsettled
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.stubs.all.len() == self.stubs.free.len()
+            && self.entries.len() == self.free.len()
+            && self.by_id.is_empty()
+            && self.expiry.is_empty()
+            && self.timers.is_empty()
+            && self.unsettled == 0
     }
 
     /// Takes a message in, without deliveries yet.
@@ -418,6 +434,12 @@ impl Deliveries {
     /// The message of a delivery.
     pub(super) fn message_of(&self, at: StubRef) -> &Entry {
         self.entry(self.stubs[at].message)
+    }
+
+    /// Whether a vendor may have accepted a delivery that must not be sent twice.
+    pub(super) fn uncertain(&self, at: StubRef) -> bool {
+        self.message_of(at).policy.on_ambiguous == OnAmbiguous::Stop
+            && self.stubs[at].track.as_ref().is_some_and(|track| track.progress.ambiguous > 0)
     }
 
     /// A message's deliveries that are held in memory.

@@ -32,6 +32,8 @@ pub(super) struct Situation {
     pub(super) superseded: bool,
     /// The guard against endless repeats is reached with this attempt.
     pub(super) exhausted: bool,
+    /// A vendor may have accepted an earlier attempt, or this one.
+    pub(super) uncertain: bool,
 }
 
 /// What happens to the delivery.
@@ -69,6 +71,10 @@ pub(super) fn decide(answer: &Answer, situation: &Situation) -> Verdict {
         }
         Verdict::Next(_) | Verdict::Repeat(_) if situation.superseded => {
             Verdict::Settle(State::Cancelled, Some(Reason::Superseded))
+        }
+        // What the repeat said is about the repeat; the first copy may be there.
+        Verdict::Next(_) if situation.uncertain && situation.on_ambiguous == OnAmbiguous::Stop => {
+            Verdict::Settle(State::Unknown, Some(Reason::Ambiguous))
         }
         Verdict::Next(_) | Verdict::Repeat(_) if situation.exhausted => {
             Verdict::Settle(State::Failed, Some(Reason::AttemptsExhausted))
@@ -140,6 +146,7 @@ mod tests {
         cancelled: false,
         superseded: false,
         exhausted: false,
+        uncertain: false,
     };
 
     fn of(outcome: Outcome) -> Verdict {
@@ -192,6 +199,18 @@ mod tests {
             let answer = Answer::new(Outcome::Ambiguous);
             assert_eq!(decide(&answer, &situation), verdict, "{situation:?}");
         }
+    }
+
+    #[test]
+    fn no_other_candidate_follows_an_unknown_end_that_must_not_be_repeated() {
+        let on_ambiguous = OnAmbiguous::Stop;
+        let repeat = Situation { on_ambiguous, uncertain: true, dedup: Dedup::Full, ..CALM };
+        for outcome in [Outcome::Unavailable, Outcome::Throttled, Outcome::AddressGone] {
+            let unknown = Verdict::Settle(State::Unknown, Some(Reason::Ambiguous));
+            assert_eq!(decide(&Answer::new(outcome), &repeat), unknown, "{outcome}");
+        }
+        let sent = Verdict::Settle(State::Sent, None);
+        assert_eq!(decide(&Answer::new(Outcome::Accepted), &repeat), sent);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::routing::{ProviderIndex, Shape};
 
 /// Deliveries a client may take before it is the next one's turn.
 const QUANTUM: u32 = 16;
+/// Over ten times so many calls all clients with work get the same, to a tenth.
+const FAIR_WITHIN: u32 = 100;
 /// High-priority deliveries for each normal one.
 const HIGH_SHARE: u8 = 4;
 /// When the oldest has waited this long, fresh work goes first.
@@ -185,6 +187,12 @@ impl Lanes {
         self.lanes.iter().flatten()
     }
 
+    /// Whether no delivery uses any lane; some lanes are kept all the same.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().all(|lane| lane.users == 0 && lane.clients.iter().all(|(_, c)| c.is_empty()))
+            && self.turns.iter().all(|turn| turn.waiting == 0)
+    }
+
     /// Deliveries waiting that could go to this provider.
     pub(super) fn waiting(&self, provider: ProviderIndex) -> usize {
         self.turns[provider.at()].waiting
@@ -323,14 +331,21 @@ impl Lanes {
         self.charge(provider, client);
     }
 
-    /// One of the client's calls at the provider.
+    /// One of the client's calls at the provider. Its next one comes from another
+    /// of its lanes: one that is always full must not hide the others.
     fn charge(&mut self, provider: ProviderIndex, client: ClientIndex) {
         let turn = &mut self.turns[provider.at()];
+        if let Some(lanes) = turn.lanes.get_mut(&client).filter(|lanes| lanes.len() > 1) {
+            lanes.rotate_left(1);
+        }
         if turn.ring.front() != Some(&client) {
             return;
         }
         if turn.deficit == 0 {
-            turn.deficit = QUANTUM;
+            // With many clients a whole quantum would leave some without a turn
+            // among a thousand calls.
+            let clients = u32::try_from(turn.ring.len()).unwrap_or(u32::MAX);
+            turn.deficit = QUANTUM.min(FAIR_WITHIN / clients.max(1)).max(1);
         }
         turn.deficit -= 1;
         if turn.deficit == 0 {

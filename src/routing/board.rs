@@ -18,6 +18,7 @@ use super::catalog::Catalog;
 use super::health::{Cause, Gate, Health, Move, Status};
 use super::latency::Latency;
 use super::limits::{ConcurrencyLimit, Pace};
+use super::window::Window;
 use super::{ProviderIndex, ProviderSettings};
 use crate::clock::{Now, Utc};
 
@@ -59,6 +60,12 @@ pub struct Lane {
     pub key: KeyIndex,
     /// Calls in flight.
     pub in_flight: u32,
+    /// Since when each permit that came back has been given away at once.
+    full_since: Option<Instant>,
+    /// Since when there has been a permit to give.
+    free_since: Option<Instant>,
+    /// Permits that came back in the last second.
+    returned: Window,
     /// How many there may be.
     pub limit: ConcurrencyLimit,
     /// How many a second.
@@ -86,6 +93,10 @@ impl Permit {
     /// Whom to call.
     pub fn provider(&self) -> ProviderIndex {
         self.provider
+    }
+
+    fn is_canary(&self, key: usize) -> bool {
+        self.canary & (1 << key) != 0
     }
 }
 
@@ -175,6 +186,9 @@ impl Board {
             board.lanes.push(Lane {
                 key,
                 in_flight: 0,
+                full_since: None,
+                free_since: Some(now),
+                returned: Window::new(Duration::from_secs(1), now),
                 limit: ConcurrencyLimit::new(settings.max_in_flight),
                 pace: Pace::new(settings.rate, now),
                 latency: Latency::new(now),
@@ -251,7 +265,7 @@ impl Board {
                 Gate::Later(at) => return Err(Closed { why: LeftOut::Probing, at: Some(at) }),
                 Gate::Busy => return Err(Closed { why: LeftOut::Probing, at: None }),
                 Gate::Closed => {
-                    return Err(Closed { why: LeftOut::Ejected, at: key.health.wake_at() });
+                    return Err(Closed { why: LeftOut::Ejected, at: key.health.wake_at(now) });
                 }
             }
         }
@@ -286,6 +300,15 @@ impl Board {
         (lane.in_flight < self.allowed(provider, now)).then(|| lane.pace.ready_at(now))
     }
 
+    /// While all permits are out: since when, and how many came back in the last
+    /// second. The average latency would not show that a vendor, or one of its
+    /// apps, has fallen silent: it is that of the calls that were answered.
+    pub fn full(&self, provider: ProviderIndex, now: Instant) -> Option<(Instant, u32)> {
+        let lane = self.lane(provider);
+        let since = lane.full_since.filter(|_| self.permit_at(provider, now).is_none())?;
+        Some((since, lane.returned.counts(now).samples()))
+    }
+
     /// Takes a permit. `None`: none is free now, or a key does not let it through.
     pub fn admit(
         &mut self,
@@ -300,6 +323,10 @@ impl Board {
         let lane = &mut self.lanes[provider.at()];
         lane.in_flight += 1;
         lane.pace.take(now);
+        if lane.free_since.is_some_and(|since| since < now) {
+            lane.full_since = None;
+        }
+        self.note_room(provider, now);
         let mut canary = 0;
         for (n, key) in keys.iter().enumerate() {
             if self.keys[key.0 as usize].health.begin(now) {
@@ -307,6 +334,40 @@ impl Board {
             }
         }
         Some(Permit { provider, canary, _made_here: () })
+    }
+
+    /// Whether a permit whose call has not been made yet is still good: what has
+    /// been ejected or paused since it was given takes it back.
+    pub fn holds(&self, permit: &Permit, keys: &Keys, now: Instant) -> bool {
+        keys.iter().enumerate().all(|(n, key)| {
+            let key = self.key_at(*key);
+            let paused = key.paused_until.is_some_and(|until| now < until);
+            let open = match key.health.status() {
+                Status::Healthy { .. } => true,
+                Status::Ejected { cause, .. } => permit.is_canary(n) && cause.transient(),
+                Status::Probing { .. } => permit.is_canary(n),
+            };
+            open && !paused
+        })
+    }
+
+    /// A permit comes back without a call having been made.
+    pub fn withdraw(&mut self, permit: &Permit, keys: &Keys, now: Instant) {
+        self.lanes[permit.provider.at()].in_flight -= 1;
+        self.no_sample(keys, permit);
+        self.note_room(permit.provider, now);
+    }
+
+    /// Permits were given, came back, or became more or fewer.
+    fn note_room(&mut self, provider: ProviderIndex, now: Instant) {
+        let allowed = self.allowed(provider, now);
+        let lane = &mut self.lanes[provider.at()];
+        if lane.in_flight >= allowed {
+            lane.free_since = None;
+            lane.full_since.get_or_insert(now);
+        } else {
+            lane.free_since.get_or_insert(now);
+        }
     }
 
     /// Whether the device was paused by the vendor, and until when.
@@ -329,6 +390,7 @@ impl Board {
         let Ended { permit, keys, answer, elapsed, address } = *ended;
         let lane = &mut self.lanes[permit.provider.at()];
         lane.in_flight -= 1;
+        lane.returned.record(true, now.instant);
         if answer.outcome != Outcome::Accepted {
             remember_error(lane, answer, now.utc);
         }
@@ -339,14 +401,14 @@ impl Board {
                 lane.latency.record(elapsed, now.instant);
                 let in_flight = lane.in_flight + 1;
                 lane.limit.succeeded(in_flight);
-                self.succeeded(keys, permit.canary, now.instant);
+                self.succeeded(keys, permit, now.instant);
             }
             Outcome::Throttled => {
                 lane.latency.penalise(elapsed, answer.retry_after, now.instant);
                 if answer.part != Part::Device {
                     lane.limit.overloaded(rtt, now.instant);
                 }
-                self.no_sample(keys, permit.canary);
+                self.no_sample(keys, permit);
                 self.throttled(permit.provider, answer, address, now.instant);
             }
             Outcome::Unavailable | Outcome::Ambiguous => {
@@ -355,30 +417,31 @@ impl Board {
                 self.failed(permit, keys, &answer.part, now.instant, chance);
             }
             Outcome::AuthFailed => {
-                self.no_sample(keys, permit.canary);
+                self.no_sample(keys, permit);
                 let key = self.key(permit.provider, &answer.part, now.instant);
                 self.eject(key, Cause::Auth, now.instant, chance());
             }
             Outcome::Misconfigured => {
                 lane.latency.record(elapsed, now.instant);
-                self.no_sample(keys, permit.canary);
+                self.no_sample(keys, permit);
             }
         }
+        self.note_room(permit.provider, now.instant);
     }
 
     /// A success of all the candidate's keys.
-    fn succeeded(&mut self, keys: &Keys, canary: u8, now: Instant) {
+    fn succeeded(&mut self, keys: &Keys, permit: &Permit, now: Instant) {
         for (n, index) in keys.iter().enumerate() {
             let key = &mut self.keys[index.0 as usize];
             key.untimed_throttles = 0;
-            let change = key.health.success(canary & (1 << n) != 0, now);
+            let change = key.health.success(permit.is_canary(n), now);
             self.note(*index, change);
         }
     }
 
-    fn no_sample(&mut self, keys: &Keys, canary: u8) {
+    fn no_sample(&mut self, keys: &Keys, permit: &Permit) {
         for (n, index) in keys.iter().enumerate() {
-            self.keys[index.0 as usize].health.end_without_sample(canary & (1 << n) != 0);
+            self.keys[index.0 as usize].health.end_without_sample(permit.is_canary(n));
         }
     }
 
@@ -394,7 +457,7 @@ impl Board {
     ) {
         let named = (*part != Part::Device).then(|| self.key(permit.provider, part, now));
         for (n, index) in keys.iter().enumerate() {
-            let canary = permit.canary & (1 << n) != 0;
+            let canary = permit.is_canary(n);
             let health = &mut self.keys[index.0 as usize].health;
             if Some(*index) == named {
                 let change = health.failure(canary, now, chance());
@@ -412,13 +475,16 @@ impl Board {
     fn throttled(&mut self, provider: ProviderIndex, answer: &Answer, address: u64, now: Instant) {
         let cap = self.lane(provider).settings.retry.throttle_cap;
         if answer.part == Part::Device {
-            let pause = answer.retry_after.unwrap_or(Duration::from_secs(1)).min(cap);
+            let wish = answer.retry_after.filter(|wish| !wish.is_zero());
+            let pause = wish.unwrap_or(Duration::from_secs(1)).min(cap);
             self.pause_address(provider, address, now + pause, now);
             return;
         }
         let index = self.key(provider, &answer.part, now);
         let key = &mut self.keys[index.0 as usize];
-        let pause = answer.retry_after.unwrap_or_else(|| {
+        // "Retry-After: 0" with a refusal says nothing.
+        let wish = answer.retry_after.filter(|wish| !wish.is_zero());
+        let pause = wish.unwrap_or_else(|| {
             let doubled = Duration::from_secs(1) * 2u32.pow(key.untimed_throttles.min(6));
             key.untimed_throttles += 1;
             doubled.min(LONGEST_UNTIMED_PAUSE)
@@ -478,12 +544,13 @@ impl Board {
     }
 
     /// What the open connections of a provider allow together.
-    pub fn capacity(&mut self, provider: ProviderIndex, streams: Option<u32>) {
+    pub fn capacity(&mut self, provider: ProviderIndex, streams: Option<u32>, now: Instant) {
         let lane = &mut self.lanes[provider.at()];
         let most = lane.settings.max_in_flight;
         // No open connection yet: the first calls open them.
         let allowed = streams.filter(|streams| *streams > 0).unwrap_or(most);
         lane.limit.bound(most.min(allowed.max(super::limits::LEAST_BOUND)));
+        self.note_room(provider, now);
     }
 
     /// Time passes.
@@ -496,7 +563,7 @@ impl Board {
 
     /// When the board changes by time alone.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let keys = self.keys.iter().flat_map(|key| [key.health.wake_at(), key.paused_until]);
+        let keys = self.keys.iter().flat_map(|key| [key.health.wake_at(now), key.paused_until]);
         keys.flatten().filter(|at| *at > now).min()
     }
 
@@ -517,7 +584,9 @@ impl Board {
         let key = self.key_at(index);
         let pause = key.paused_until.map(|until| until.saturating_duration_since(now.instant));
         let ejected = match key.health.status() {
-            Status::Ejected { cause: cause @ (Cause::Auth | Cause::Misconfigured), .. } => {
+            // On probation for it: a restart must not make it healthy.
+            Status::Ejected { cause: cause @ (Cause::Auth | Cause::Misconfigured), .. }
+            | Status::Probing { cause: cause @ (Cause::Auth | Cause::Misconfigured), .. } => {
                 Some(cause.word().to_owned())
             }
             Status::Ejected { .. } | Status::Healthy { .. } | Status::Probing { .. } => None,

@@ -302,7 +302,7 @@ impl Health {
     /// Puts it on probation: a changed credential or configuration, an
     /// operator's resume, a start after a crash.
     pub fn probation(&mut self, cause: Cause, now: Instant) -> Option<Move> {
-        self.next_canary = now;
+        // The spacing of canaries goes on: one may have been sent in panic.
         self.go(Status::Probing { successes: 0, cause }, now)
     }
 
@@ -359,16 +359,17 @@ impl Health {
     }
 
     /// When `tick` or `gate` will say something else, if time alone decides it.
-    pub fn wake_at(&self) -> Option<Instant> {
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let canary = (self.next_canary > now && !self.canary_in_flight).then_some(self.next_canary);
         match self.status {
             Status::Healthy { .. } => None,
-            Status::Ejected { until, cause, .. } => Some(if cause.transient() {
-                // A panic canary may go earlier.
-                until.min(self.next_canary)
-            } else {
-                until
-            }),
-            Status::Probing { .. } => (!self.canary_in_flight).then_some(self.next_canary),
+            Status::Ejected { cause: Cause::Operator, .. } => None,
+            // A panic canary may go earlier.
+            Status::Ejected { until, cause, .. } if cause.transient() => {
+                Some(canary.map_or(until, |canary| canary.min(until)))
+            }
+            Status::Ejected { until, .. } => Some(until),
+            Status::Probing { .. } => canary,
         }
     }
 

@@ -22,6 +22,11 @@ impl Engine {
     ) {
         // An answer to a call that was cut at shutdown has no attempt any more.
         let Some(flight) = self.flights.remove(&attempt) else { return };
+        if flight.order.is_some() {
+            // Cut while its intent was being written: no call was made.
+            self.withdraw(&flight, now, effects);
+            return;
+        }
         let at = flight.stub;
         let elapsed = now.instant.saturating_duration_since(flight.started.instant);
         let key_alive = self.key_alive(&flight);
@@ -104,6 +109,7 @@ impl Engine {
             cancelled: track.cancelled,
             superseded: track.superseded,
             exhausted: track.progress.counted >= max_attempts,
+            uncertain: track.progress.ambiguous > 0,
         }
     }
 
@@ -116,6 +122,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let at = flight.stub;
+        if now.utc.plus(after) >= self.deliveries.message_of(at).dispatch_until() {
+            self.lapse(at, now, effects);
+            return;
+        }
         let track = self.track(at);
         track.repeat = Some((flight.candidate.provider, flight.candidate.address));
         track.progress.state = State::Waiting;
@@ -157,7 +167,7 @@ impl Engine {
             return;
         }
         if now.utc >= self.deliveries.message_of(at).dispatch_until() {
-            self.settle(at, State::Expired, Some(Reason::Ttl), now, effects);
+            self.lapse(at, now, effects);
             return;
         }
         let next = if self.draining { None } else { self.next_in_round(at, now) };
@@ -169,6 +179,30 @@ impl Engine {
                 self.assign(at, candidate, panic, End::Front, now, effects);
             }
             None => self.end_round(at, now, effects),
+        }
+    }
+
+    /// An attempt that had begun is given up before its call was made.
+    pub(super) fn withdraw(&mut self, flight: &Flight, now: Now, effects: &mut Vec<Effect>) {
+        let at = flight.stub;
+        self.board.withdraw(&flight.permit, &flight.candidate.keys, now.instant);
+        self.dirty[flight.candidate.provider.at()] = true;
+        let until = self.deliveries.message_of(at).dispatch_until();
+        let track = self.track(at);
+        if track.cancelled || track.superseded {
+            let reason =
+                if track.cancelled { Reason::CancelledByClient } else { Reason::Superseded };
+            self.settle(at, State::Cancelled, Some(reason), now, effects);
+        } else if now.utc >= until {
+            self.lapse(at, now, effects);
+        } else {
+            let tried = track.progress.tries > 0;
+            track.progress.state = if tried { State::Waiting } else { State::Queued };
+            (track.progress.reason, track.progress.next_at) = (None, None);
+            // Takes the intent back: a crash must not take it for a call.
+            self.write_progress(at, now, effects);
+            self.land(at, now);
+            self.enter(at, End::Front, now);
         }
     }
 
@@ -254,7 +288,7 @@ impl Engine {
     /// Every candidate has been tried or is out: wait for a time, or for a key.
     pub(super) fn end_round(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
         if self.deliveries.message_of(at).now_or_never() && !self.draining {
-            self.settle(at, State::Expired, Some(Reason::Ttl), now, effects);
+            self.lapse(at, now, effects);
             return;
         }
         let failed = {
@@ -270,12 +304,14 @@ impl Engine {
             .left_out
             .iter()
             .any(|(_, closed)| closed.why == LeftOut::ExcludedByDelivery && closed.at.is_some());
-        if (usable && failed) || (!usable && rested) {
+        if failed {
+            // Also where all are out by now: one that was a canary must not be the
+            // next one as well, or a long outage would use up its attempts.
             let chance = self.chance();
             let rounds = self.track(at).progress.rounds;
-            let delay = backoff(&self.settings, rounds, chance);
-            let until = (now.instant + delay)
-                .max(plan.look_again().filter(|_| !usable).unwrap_or(now.instant));
+            let until = now.instant + backoff(&self.settings, rounds, chance);
+            self.wait_until(at, until, Reason::Backoff, now, effects);
+        } else if let Some(until) = plan.look_again().filter(|_| !usable && rested) {
             self.wait_until(at, until, Reason::Backoff, now, effects);
         } else {
             let throttled =

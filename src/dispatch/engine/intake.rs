@@ -39,7 +39,10 @@ impl Engine {
         // Counted from here on, so that what waits for the disk cannot overrun the bound.
         self.clients[client.0 as usize].unsettled += deliveries;
         let record = self.write(Record::Accept(body.clone()), effects);
-        if body.message().durability == Durability::Memory {
+        // One that may take an older one's place must not overtake it on its way
+        // to the disk.
+        let overtakes = self.accepting > 0 && body.message().push.collapse_key.is_some();
+        if body.message().durability == Durability::Memory && !overtakes {
             effects.push(Effect::Accepted(token));
             self.load(&body, now, effects);
         } else {
@@ -83,12 +86,19 @@ impl Engine {
     /// A message is on disk: its deliveries begin to live.
     pub(super) fn load(&mut self, body: &Arc<Body>, now: Now, effects: &mut Vec<Effect>) {
         let message = body.message();
+        for (n, _) in message.recipients.iter().enumerate().filter(|(_, r)| r.no_route) {
+            self.tell_born_failed(message.id, n as u16, &message.route, effects);
+        }
+        if message.recipients.iter().all(|recipient| recipient.no_route) {
+            // There is nothing to wait for.
+            self.write(Record::Settled(message.id), effects);
+            return;
+        }
         let client = self.client(&message.client);
         let entry = self.deliveries.add_message(message, client);
         self.keep_body(entry, body);
         for (n, recipient) in message.recipients.iter().enumerate() {
             if recipient.no_route {
-                self.tell_born_failed(message.id, n as u16, &message.route, effects);
                 continue;
             }
             let at = self.add(entry, n as u16, body, recipient, None, now);
@@ -189,6 +199,7 @@ impl Engine {
         let message = body.message();
         let client = self.client(&message.client);
         let mut entry = None;
+        let mut found: Vec<StubRef> = Vec::new();
         for (n, recipient) in message.recipients.iter().enumerate() {
             let n = n as u16;
             let known = progress.iter().position(|(place, _)| *place == n);
@@ -203,15 +214,27 @@ impl Engine {
             });
             self.clients[client.0 as usize].unsettled += 1;
             let track = known.map(|known| Box::new(Track::new(known)));
-            let at = self.add(entry, n, &body, recipient, track, now);
-            match intents.iter().find(|(place, _)| *place == n) {
-                Some((_, intent)) => self.cut_by_crash(at, intent, recipient, now, effects),
-                None => self.resume(at, now),
-            }
+            found.push(self.add(entry, n, &body, recipient, track, now));
         }
         if entry.is_none() {
             // All had settled, and the crash came before that was noted.
             self.write(Record::Settled(message.id), effects);
+        }
+        // Only now, because the message is closed with the last of its deliveries.
+        for at in found {
+            let stub = &self.deliveries.stubs[at];
+            let tries = stub.track.as_ref().map_or(0, |track| track.progress.tries);
+            let cut = intents.iter().find(|(n, intent)| *n == stub.n && intent.n > tries);
+            match cut {
+                Some((n, intent)) => {
+                    let recipient = &message.recipients[usize::from(*n)];
+                    self.cut_by_crash(at, intent, recipient, now, effects);
+                }
+                // It was about to be repeated where the copy would have been dropped;
+                // whether that vendor still knows the copy cannot be told any more.
+                None if self.deliveries.uncertain(at) => self.lapse(at, now, effects),
+                None => self.resume(at, now),
+            }
         }
     }
 
@@ -236,23 +259,21 @@ impl Engine {
     ) {
         let kind = recipient.addresses.get(usize::from(intent.address)).map(Address::kind);
         let progress = &mut self.track(at).progress;
-        if progress.tries < intent.n {
-            progress.record(Attempt {
-                n: intent.n,
-                provider: intent.provider.clone(),
-                kind: kind.map_or("", |kind| kind.name).into(),
-                address: intent.address,
-                outcome: pushyard_providers::Outcome::Ambiguous,
-                status: None,
-                code: Some("crash".into()),
-                detail: Some("the server ended before the answer came".into()),
-                started_at: intent.at,
-                latency_ms: 0,
-            });
-            progress.counted += 1;
-            progress.ambiguous += 1;
-            progress.crashes += 1;
-        }
+        progress.record(Attempt {
+            n: intent.n,
+            provider: intent.provider.clone(),
+            kind: kind.map_or("", |kind| kind.name).into(),
+            address: intent.address,
+            outcome: pushyard_providers::Outcome::Ambiguous,
+            status: None,
+            code: Some("crash".into()),
+            detail: Some("the server ended before the answer came".into()),
+            started_at: intent.at,
+            latency_ms: 0,
+        });
+        progress.counted += 1;
+        progress.ambiguous += 1;
+        progress.crashes += 1;
         match self.deliveries.message_of(at).policy.on_ambiguous {
             OnAmbiguous::Stop => {
                 self.settle(at, State::Unknown, Some(Reason::Ambiguous), now, effects);
@@ -316,11 +337,19 @@ impl Engine {
                 | Place::Ready(..)
                 | Place::Loading
                 | Place::Timer
-                | Place::Held => {
-                    self.settle(at, State::Expired, Some(Reason::Ttl), now, effects);
-                }
+                | Place::Held => self.lapse(at, now, effects),
             }
         }
+    }
+
+    /// A delivery may not be tried any more.
+    pub(super) fn lapse(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+        let (state, reason) = if self.deliveries.uncertain(at) {
+            (State::Unknown, Reason::Ambiguous)
+        } else {
+            (State::Expired, Reason::Ttl)
+        };
+        self.settle(at, state, Some(reason), now, effects);
     }
 
     /// What has been tried of a delivery, to be added to.

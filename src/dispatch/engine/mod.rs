@@ -75,6 +75,9 @@ pub struct Engine {
     /// Providers whose queue may move.
     dirty: Vec<bool>,
     safety_wake: std::time::Instant,
+    /// What time alone changes is looked at from then on, by whichever event
+    /// comes first: a wake-up must not be lost to one that came just before it.
+    due: std::time::Instant,
     drained: Window,
     store: Health,
     draining: bool,
@@ -111,7 +114,9 @@ enum AfterFlush {
     /// An attempt may be made.
     Call(AttemptId),
     /// A delivery's end may be told.
-    Forget(StubRef),
+    Forget(StubRef, Box<Fact>),
+    /// A backend may be told what was taken back.
+    Cancelled(Token, Cancelled),
 }
 
 impl Engine {
@@ -146,6 +151,7 @@ impl Engine {
             bodies: 0,
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
+            due: now.instant,
             drained: Window::new(std::time::Duration::from_secs(10), now.instant),
             store: Health::Writable,
             draining: false,
@@ -169,7 +175,7 @@ impl Engine {
             Event::Answered(attempt, answer) => self.answered(attempt, &answer, now, effects),
             Event::Cancel(token, id) => {
                 let cancelled = self.cancel(id, now, effects);
-                effects.push(Effect::Cancelled(token, cancelled));
+                self.tell_cancelled(token, cancelled, effects);
             }
             Event::Wait(token, id) => match self.deliveries.find(id) {
                 Some(_) => self.waiters.entry(id).or_default().push(token),
@@ -177,7 +183,7 @@ impl Engine {
             },
             Event::Probed(provider, answer) => self.probed(provider, &answer, now, effects),
             Event::Capacity(provider, streams) => {
-                self.board.capacity(provider, streams);
+                self.board.capacity(provider, streams, now.instant);
                 self.dirty[provider.at()] = true;
             }
             Event::Store(health) => self.store = health,
@@ -185,12 +191,16 @@ impl Engine {
                 self.write(Record::Note(name, value), effects);
             }
             Event::Drain => self.draining = true,
-            Event::Tick => self.tick(now, effects),
+            Event::Tick => self.due = now.instant,
         }
     }
 
     /// Moves what can move now, and tells what changed.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let ticks = now.instant >= self.due;
+        if ticks {
+            self.tick(now, effects);
+        }
         while let Some(at) = self.dirty.iter().position(|dirty| *dirty) {
             self.dirty[at] = false;
             // The catalog holds no more providers than the index has numbers.
@@ -204,20 +214,27 @@ impl Engine {
         for remembered in self.board.take_remembered(now) {
             self.write_remembered(&remembered, effects);
         }
+        let next = self.next_due(now);
+        // What was due stays due until it has been looked at: a token that comes
+        // just now is no reason to wake any more, but nobody has taken it yet.
+        self.due = if ticks { next } else { self.due.min(next) };
     }
 
     /// When to send a [`Event::Tick`], if nothing else happens before.
     pub fn wake_at(&self, now: Now) -> std::time::Instant {
+        // Work that is due now has been done by the pump; what remains of it
+        // waits for an event.
+        self.due.max(now.instant + std::time::Duration::from_millis(1))
+    }
+
+    fn next_due(&self, now: Now) -> std::time::Instant {
         let on_utc = self.deliveries.wake_at().map(|at| now.instant + at.since(now.utc));
-        let pace = (0..self.ready.len()).filter_map(|at| self.pace_wake(at, now));
+        let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
         [self.board.wake_at(now.instant), on_utc, self.probe_wake()]
             .into_iter()
             .flatten()
-            .chain(pace)
+            .chain(permits)
             .fold(self.safety_wake, std::time::Instant::min)
-            // Work that is due now has been done by the pump; what remains of it
-            // waits for an event.
-            .max(now.instant + std::time::Duration::from_millis(1))
     }
 
     /// Attempts in flight.
@@ -325,7 +342,6 @@ impl Engine {
         if self.deliveries.settle(at) == 0 {
             upto = self.write(Record::Settled(id), effects);
         }
-        effects.push(Effect::Tell(fact));
         self.clients[client.0 as usize].unsettled -= 1;
         self.drained.record(true, now.instant);
         self.lanes.leave(shape);
@@ -333,9 +349,9 @@ impl Engine {
             self.release_held(at, now);
         }
         if policy.durability == Durability::Memory {
-            self.forget(at, effects);
+            self.forget(at, fact, effects);
         } else {
-            self.unflushed.push_back((upto, AfterFlush::Forget(at)));
+            self.unflushed.push_back((upto, AfterFlush::Forget(at, Box::new(fact))));
         }
     }
 
@@ -378,7 +394,9 @@ impl Engine {
         }
     }
 
-    fn forget(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
+    /// A delivery's end is on disk, or need not be: it is told, and its place is free.
+    fn forget(&mut self, at: StubRef, fact: Fact, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Tell(fact));
         let message = self.deliveries.stubs[at].message;
         let entry = self.deliveries.entry(message);
         if entry.unflushed == 1
@@ -418,6 +436,15 @@ impl Engine {
         cancelled
     }
 
+    /// What was taken back is told when that is on disk: a crash before would send it.
+    fn tell_cancelled(&mut self, token: Token, cancelled: Cancelled, effects: &mut Vec<Effect>) {
+        if cancelled.cancelled == 0 {
+            effects.push(Effect::Cancelled(token, cancelled));
+        } else {
+            self.unflushed.push_back((self.written, AfterFlush::Cancelled(token, cancelled)));
+        }
+    }
+
     fn flushed(&mut self, upto: u64, now: Now, effects: &mut Vec<Effect>) {
         while self.unflushed.front().is_some_and(|(record, _)| *record <= upto) {
             let Some((_, then)) = self.unflushed.pop_front() else { return };
@@ -428,16 +455,38 @@ impl Engine {
                     effects.push(Effect::Accepted(token));
                     self.load(&body, now, effects);
                 }
-                AfterFlush::Call(attempt) => self.call(attempt, effects),
-                AfterFlush::Forget(at) => self.forget(at, effects),
+                AfterFlush::Call(attempt) => self.call(attempt, now, effects),
+                AfterFlush::Forget(at, fact) => self.forget(at, *fact, effects),
+                AfterFlush::Cancelled(token, cancelled) => {
+                    effects.push(Effect::Cancelled(token, cancelled));
+                }
             }
         }
     }
 
-    fn call(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        if let Some(order) = self.flights.get_mut(&attempt).and_then(|flight| flight.order.take()) {
-            effects.push(Effect::Call(Box::new(order)));
+    /// An intent is on disk: the call is made, unless something has come between.
+    fn call(&mut self, attempt: AttemptId, now: Now, effects: &mut Vec<Effect>) {
+        let Some(flight) = self.flights.get(&attempt) else { return };
+        if self.may_still_call(flight, now) {
+            let flight = self.flights.get_mut(&attempt);
+            if let Some(order) = flight.and_then(|flight| flight.order.take()) {
+                effects.push(Effect::Call(Box::new(order)));
+            }
+        } else if let Some(flight) = self.flights.remove(&attempt) {
+            self.withdraw(&flight, now, effects);
         }
+    }
+
+    fn may_still_call(&self, flight: &Flight, now: Now) -> bool {
+        let stub = &self.deliveries.stubs[flight.stub];
+        let taken_back = stub.track.as_ref().is_some_and(|t| t.cancelled || t.superseded);
+        let provider = flight.candidate.provider;
+        let paused = self.board.address_paused(provider, || flight.address, now.instant);
+        !self.draining
+            && !taken_back
+            && paused.is_none()
+            && now.utc < self.deliveries.entry(stub.message).dispatch_until()
+            && self.board.holds(&flight.permit, &flight.candidate.keys, now.instant)
     }
 }
 

@@ -42,6 +42,8 @@ enum Turn {
     Wait(Instant),
     /// Its round is over: what is left of its candidates is out.
     EndRound,
+    /// It must not be tried anywhere else.
+    GiveUp,
 }
 
 /// What came of an attempt's beginning.
@@ -84,6 +86,7 @@ impl Engine {
                     self.take_out(at);
                     self.end_round(at, now, effects);
                 }
+                Turn::GiveUp => self.lapse(at, now, effects),
             }
         }
     }
@@ -119,13 +122,52 @@ impl Engine {
                     return false;
                 }
                 let waiting = self.lanes.waiting(provider) + self.ready[at].len();
-                let lane = self.board.lane(provider);
-                let rtt = lane.latency.rtt().as_secs_f64().max(1e-4);
+                if self.served_soon(provider, now).is_some_and(|served| waiting > served) {
+                    return true;
+                }
+                let rtt = self.board.lane(provider).latency.rtt().as_secs_f64().max(1e-4);
                 let by_limit = f64::from(self.board.allowed(provider, now)) / rtt;
-                let by_pace = lane.settings.rate.map_or(f64::MAX, |rate| rate.per_second);
-                waiting as f64 > by_limit.min(by_pace) * SATURATED.as_secs_f64()
+                waiting as f64 > by_limit * SATURATED.as_secs_f64()
             })
             .collect()
+    }
+
+    /// Of a provider that is held by its pace, or has been full for a while: how
+    /// many that wait there will have gone in a second, as far as the last one tells.
+    fn served_soon(&self, provider: ProviderIndex, now: Instant) -> Option<usize> {
+        if self.board.permit_at(provider, now).is_some_and(|at| at > now) {
+            let rate = self.board.lane(provider).settings.rate?;
+            return Some((rate.per_second * SATURATED.as_secs_f64()) as usize);
+        }
+        let (since, returned) = self.board.full(provider, now)?;
+        (now.saturating_duration_since(since) >= SATURATED).then_some(returned as usize)
+    }
+
+    /// Those that would wait too long for a permit go elsewhere, if they can.
+    fn leave_queue(&mut self, provider: ProviderIndex, now: Now, effects: &mut Vec<Effect>) {
+        let Some(served) = self.served_soon(provider, now.instant) else { return };
+        let mut next = self.ready[provider.at()].first();
+        for place in 0.. {
+            let Some(at) = next else { return };
+            // What begins elsewhere may have taken the next one out (superseded).
+            if !matches!(self.deliveries.stubs[at].place, Place::Ready(here, _) if here == provider)
+            {
+                return;
+            }
+            next = self.deliveries.stubs.after(at);
+            // One that may not go to two vendors stays with its first.
+            if place < served || self.deliveries.uncertain(at) {
+                continue;
+            }
+            let plan = self.plan_of(at, now);
+            let Some(first) = plan.order.first().copied().filter(|_| !plan.panic) else { continue };
+            let other = self.candidate(at, first).provider;
+            if other != provider && room(&self.board, &self.ready, other, now.instant) {
+                self.take_out(at);
+                self.tell_passed_over(at, other, Some((provider, LeftOut::Saturated)), effects);
+                self.assign(at, first, false, End::Back, now, effects);
+            }
+        }
     }
 
     /// Gives a delivery that is in no list to a candidate: it begins at once, or
@@ -166,7 +208,10 @@ impl Engine {
             let Place::Ready(_, candidate) = self.deliveries.stubs[at].place else { return };
             match self.begin(at, candidate, false, now, effects) {
                 Began::Yes | Began::Aside => {}
-                Began::NoPermit => return,
+                Began::NoPermit => {
+                    self.leave_queue(provider, now, effects);
+                    return;
+                }
                 Began::Closed => {
                     self.take_out(at);
                     self.enter(at, End::Front, now);
@@ -186,14 +231,27 @@ impl Engine {
         let entry = self.deliveries.message_of(at);
         let Some(body) = entry.body.clone() else { return Began::Closed };
         if now.utc >= entry.dispatch_until() {
-            self.settle(at, State::Expired, Some(Reason::Ttl), now, effects);
+            self.lapse(at, now, effects);
             return Began::Aside;
         }
         let candidate = self.candidate(at, candidate).clone();
-        if self.waits_for_another(at) {
-            self.take_out(at);
-            self.deliveries.stubs[at].place = Place::Held;
-            return Began::Aside;
+        let n = usize::from(self.deliveries.stubs[at].n);
+        let address = &body.message().recipients[n].addresses[usize::from(candidate.address)];
+        let paused = self.board.address_paused(candidate.provider, || hash(address), now.instant);
+        if paused.is_some() {
+            return Began::Closed;
+        }
+        match self.others_in_flight(at) {
+            Some(Age::Older | Age::Same) => {
+                self.take_out(at);
+                self.deliveries.stubs[at].place = Place::Held;
+                return Began::Aside;
+            }
+            Some(Age::Newer) => {
+                self.settle(at, State::Cancelled, Some(Reason::Superseded), now, effects);
+                return Began::Aside;
+            }
+            None => {}
         }
         let Some(permit) =
             self.board.admit(candidate.provider, &candidate.keys, panic, now.instant)
@@ -219,6 +277,11 @@ impl Engine {
     ) {
         self.tell_failover(at, candidate.provider, effects);
         self.deliveries.stubs[at].place = Place::Flight;
+        if let Some(track) = &mut self.deliveries.stubs[at].track {
+            // Elsewhere it is no repeat.
+            track.repeat =
+                track.repeat.filter(|pair| *pair == (candidate.provider, candidate.address));
+        }
         let (stub, entry) = (&self.deliveries.stubs[at], self.deliveries.message_of(at));
         let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
         let attempt = AttemptId(self.next_attempt);
@@ -257,17 +320,17 @@ impl Engine {
         }
     }
 
-    /// Whether an older message of the same collapse key is in flight to the same
-    /// address: this one waits until that has landed.
-    fn waits_for_another(&mut self, at: StubRef) -> bool {
-        let mut waits = false;
-        for (other, _) in self.collapse.others(at) {
+    /// Whether another message of the same collapse key is in flight to the same
+    /// address: a newer one waits until that has landed, an older one is too late.
+    fn others_in_flight(&mut self, at: StubRef) -> Option<Age> {
+        let mut found = None;
+        for (other, age) in self.collapse.others(at) {
             if self.deliveries.stubs[other].place == Place::Flight {
-                self.track(other).superseded = true;
-                waits = true;
+                self.track(other).superseded |= age == Age::Older;
+                found = if age == Age::Newer { Some(age) } else { found.or(Some(age)) };
             }
         }
-        waits
+        found
     }
 
     fn supersede_older(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
@@ -316,18 +379,29 @@ impl Engine {
 
     /// A delivery waits for a moment.
     pub(super) fn rest(&mut self, at: StubRef, until: Instant, now: Now) {
-        let until = now.utc.plus(until.saturating_duration_since(now.instant));
+        // Up to a whole millisecond: what wakes too early looks, and waits again.
+        let left = until.saturating_duration_since(now.instant);
+        let until = now.utc.plus(left + Duration::from_nanos(999_999));
         self.track(at).progress.next_at = Some(until);
         self.release_body(at);
         self.deliveries.wait(at, until);
     }
 
-    /// When a provider that has work gets its next token.
-    pub(super) fn pace_wake(&self, at: usize, now: Now) -> Option<Instant> {
+    /// When a provider that has work gets its next token, or has been full so long
+    /// that others should be asked.
+    pub(super) fn permit_wake(&self, at: usize, now: Now) -> Option<Instant> {
         let provider = ProviderIndex(at as u16);
-        let work = !self.ready[at].is_empty() || self.lanes.waiting(provider) > 0;
-        let next = self.board.permit_at(provider, now.instant).filter(|_| work)?;
-        (next > now.instant).then_some(next)
+        if self.ready[at].is_empty() && self.lanes.waiting(provider) == 0 {
+            return None;
+        }
+        if let Some(next) = self.board.permit_at(provider, now.instant) {
+            return (next > now.instant).then_some(next);
+        }
+        let (since, _) = self.board.full(provider, now.instant)?;
+        // Later it is looked at in steps: what came back is forgotten by and by.
+        let step = SATURATED / 4;
+        let steps = now.instant.saturating_duration_since(since).div_duration_f64(step) as u32 + 1;
+        Some(since + SATURATED.max(step.saturating_mul(steps)))
     }
 
     /// A better tier's provider was passed over because of its health.
@@ -368,8 +442,9 @@ impl Engine {
 /// breaker is not closed queues nothing: canaries go one by one.
 fn room(board: &Board, ready: &[List], provider: ProviderIndex, now: Instant) -> bool {
     let queued = ready[provider.at()].len() as u32;
-    let most = (board.allowed(provider, now) / READY_SHARE).max(1);
-    queued < most
+    let pace = board.lane(provider).settings.rate.map_or(f64::MAX, |rate| rate.per_second);
+    let most = board.allowed(provider, now).min(pace as u32) / READY_SHARE;
+    queued < most.max(1)
 }
 
 /// Everything that decides whose turn it is, borrowed together.
@@ -384,20 +459,25 @@ struct Table<'a> {
     now: Now,
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
     /// What a delivery is to do if its turn at `provider` is now; `None`: stay.
     fn consider(&mut self, at: StubRef, shape: &Shape, provider: ProviderIndex) -> Option<Turn> {
         let entry = self.deliveries.message_of(at);
         if entry.body.is_none() {
             return (!self.loading_full && self.any_open(shape)).then_some(Turn::Read);
         }
-        if let Some(candidate) = self.repeat(at, shape) {
-            return Some(Turn::Go { candidate, panic: false, passed_over: None });
+        match self.repeat(at, shape) {
+            Some(candidate) => {
+                return Some(Turn::Go { candidate, panic: false, passed_over: None });
+            }
+            None if self.deliveries.uncertain(at) => return Some(Turn::GiveUp),
+            None => {}
         }
         let plan = self.plan(at, shape);
+        let track = self.deliveries.stubs[at].track.as_ref();
+        let tried = track.is_some_and(|track| !track.tried.is_empty());
         let Some(first) = plan.order.first().copied() else {
-            let stub = &self.deliveries.stubs[at];
-            if stub.track.as_ref().is_some_and(|track| !track.tried.is_empty()) {
+            if tried {
                 return Some(Turn::EndRound);
             }
             let own = plan.left_out.iter().any(|(_, closed)| match closed.why {
@@ -412,7 +492,14 @@ impl Table<'_> {
         let permit = self.board.permit_at(chosen.provider, self.now.instant);
         let canary_waits = plan.panic && permit != Some(self.now.instant);
         if canary_waits || !self.goes_now(chosen.provider, provider) {
-            return None;
+            // One who cannot go here at all must not stand before those who can.
+            if !self.cannot_go(at, shape, provider) {
+                return None;
+            }
+            if canary_waits {
+                let until = self.now.instant + SATURATED;
+                return Some(if tried { Turn::EndRound } else { Turn::Wait(until) });
+            }
         }
         if shape.balance == Balance::RoundRobin
             && let Some(turn) = shape.route_index.and_then(|at| self.turns.get_mut(usize::from(at)))
@@ -426,6 +513,13 @@ impl Table<'_> {
         Some(Turn::Go { candidate: first, panic: plan.panic, passed_over })
     }
 
+    /// Whether the delivery itself rules out every candidate at the provider.
+    fn cannot_go(&self, at: StubRef, shape: &Shape, provider: ProviderIndex) -> bool {
+        let view = self.view();
+        let mut here = shape.candidates.iter().filter(|c| c.provider == provider);
+        here.all(|c| view.own(at, c) != Own::Free)
+    }
+
     /// A delivery drawn at one provider's turn may go to another one only where
     /// nobody waits for that: else it would jump that one's queue.
     fn goes_now(&self, chosen: ProviderIndex, drawn_at: ProviderIndex) -> bool {
@@ -437,38 +531,14 @@ impl Table<'_> {
     }
 
     fn plan(&mut self, at: StubRef, shape: &Shape) -> Plan {
-        let stub = &self.deliveries.stubs[at];
-        let entry = self.deliveries.entry(stub.message);
-        let recipient =
-            entry.body.as_ref().and_then(|body| body.message().recipients.get(usize::from(stub.n)));
-        let address = |n: u8| recipient.and_then(|r| r.addresses.get(usize::from(n)));
-        let own = |n: usize| {
-            let candidate = &shape.candidates[n];
-            let pair = (candidate.provider, candidate.address);
-            if let Some(track) = &stub.track {
-                if track.tried.contains(&pair) {
-                    return Own::Skip(LeftOut::ExcludedByDelivery, None);
-                }
-                let resting = track
-                    .resting
-                    .iter()
-                    .find(|(p, a, until)| (*p, *a) == pair && *until > self.now.utc);
-                if let Some((.., until)) = resting {
-                    let at = self.now.instant + until.since(self.now.utc);
-                    return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
-                }
-            }
-            let paused = address(candidate.address).and_then(|address| {
-                self.board.address_paused(candidate.provider, || hash(address), self.now.instant)
-            });
-            paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
-        };
+        let view = self.view();
+        let own = |n: usize| view.own(at, &shape.candidates[n]);
         let ask = Ask {
             shape,
             own: &own,
             saturated: &|provider| self.saturated[provider.at()],
             affinity: match shape.balance {
-                Balance::Weighted => address(0).map_or(0, hash),
+                Balance::Weighted => view.address(at, 0).map_or(0, hash),
                 Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
             },
             turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
@@ -482,7 +552,12 @@ impl Table<'_> {
         let wanted = self.deliveries.stubs[at].track.as_ref()?.repeat?;
         let n = shape.candidates.iter().position(|c| (c.provider, c.address) == wanted)?;
         let open = self.board.open(&shape.candidates[n].keys, false, self.now.instant).is_ok();
-        open.then_some(n as u8)
+        let free = self.view().own(at, &shape.candidates[n]) == Own::Free;
+        (open && free).then_some(n as u8)
+    }
+
+    fn view(&self) -> View<'a> {
+        View { deliveries: self.deliveries, board: self.board, now: self.now }
     }
 
     /// Whether it is worth reading the body: some candidate could be tried.
@@ -494,6 +569,42 @@ impl Table<'_> {
         };
         shape.candidates.iter().any(|candidate| may(candidate, false))
             || shape.candidates.iter().any(|candidate| may(candidate, true))
+    }
+}
+
+/// The part of the table that is only looked at.
+struct View<'a> {
+    deliveries: &'a Deliveries,
+    board: &'a Board,
+    now: Now,
+}
+
+impl View<'_> {
+    /// One of a delivery's addresses, if its body is in memory.
+    fn address(&self, at: StubRef, n: u8) -> Option<&Address> {
+        let stub = &self.deliveries.stubs[at];
+        let body = self.deliveries.entry(stub.message).body.as_ref()?;
+        body.message().recipients.get(usize::from(stub.n))?.addresses.get(usize::from(n))
+    }
+
+    /// What the delivery itself has to say about a candidate.
+    fn own(&self, at: StubRef, candidate: &Candidate) -> Own {
+        let pair = (candidate.provider, candidate.address);
+        if let Some(track) = &self.deliveries.stubs[at].track {
+            if track.tried.contains(&pair) {
+                return Own::Skip(LeftOut::ExcludedByDelivery, None);
+            }
+            let mut resting = track.resting.iter();
+            let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > self.now.utc);
+            if let Some((.., until)) = resting {
+                let at = self.now.instant + until.since(self.now.utc);
+                return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
+            }
+        }
+        let paused = self.address(at, candidate.address).and_then(|address| {
+            self.board.address_paused(candidate.provider, || hash(address), self.now.instant)
+        });
+        paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
     }
 }
 

@@ -132,6 +132,21 @@ impl Engine {
         (!shape.candidates.iter().any(open)).then_some(Reason::Parked)
     }
 
+    /// Whether nothing is held in memory: no delivery, message, attempt, body, or
+    /// anyone who waits.
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+            && self.lanes.is_empty()
+            && self.collapse.is_empty()
+            && self.ready.iter().all(|queue| queue.is_empty())
+            && self.flights.is_empty()
+            && self.unflushed.is_empty()
+            && self.waiters.is_empty()
+            && self.loading.is_empty()
+            && self.bodies == 0
+            && self.clients.iter().all(|client| client.unsettled == 0)
+    }
+
     /// Everything that can be seen.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let providers =
