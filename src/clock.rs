@@ -87,15 +87,18 @@ pub struct Clock {
 
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    now: Now,
-    /// The wall clock's step that is held back, if any.
+    instant: Instant,
+    /// Since the unix epoch. To the nanosecond, or many readings within a
+    /// millisecond would make time stand still.
+    utc: Duration,
+    /// Whether a step of the system's clock is held back.
     held_back: bool,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        let now = Now { instant: monotonic(), utc: system_utc() };
-        Self { last: Mutex::new(Reading { now, held_back: false }) }
+        let first = Reading { instant: monotonic(), utc: system_utc(), held_back: false };
+        Self { last: Mutex::new(first) }
     }
 }
 
@@ -104,14 +107,14 @@ impl Clock {
     /// saw must not lie in the future.
     pub fn not_before(&self, utc: Utc) {
         let mut last = self.last.lock().expect("no code panics while it holds this lock");
-        last.now.utc = last.now.utc.max(utc);
+        last.utc = last.utc.max(Duration::from_millis(utc.ms()));
     }
 
     /// Both clocks.
     pub fn now(&self) -> Now {
         let mut last = self.last.lock().expect("no code panics while it holds this lock");
         *last = last.advance(monotonic(), system_utc());
-        last.now
+        Now { instant: last.instant, utc: Utc(millis(last.utc)) }
     }
 
     /// Whether a step of the system's clock is being held back: an alarm.
@@ -129,20 +132,18 @@ impl ProviderClock for Clock {
 impl Reading {
     /// The wall clock moves with the instant; what the system's clock differs by
     /// is taken up slowly, and not at all when it is a step.
-    fn advance(self, instant: Instant, system: Utc) -> Self {
-        let passed = instant.saturating_duration_since(self.now.instant);
-        let expected = self.now.utc.plus(passed);
-        let ahead = system.since(expected);
-        let behind = expected.since(system);
+    fn advance(self, instant: Instant, system: Duration) -> Self {
+        let passed = instant.saturating_duration_since(self.instant);
+        let expected = self.utc + passed;
+        let ahead = system.saturating_sub(expected);
+        let behind = expected.saturating_sub(system);
         let slew = passed / SLEW_DIVISOR;
         let (utc, held_back) = if ahead.max(behind) > LARGEST_STEP {
             (expected, true)
-        } else if ahead > Duration::ZERO {
-            (expected.plus(ahead.min(slew)), false)
         } else {
-            (Utc(expected.0 - millis(behind.min(slew))), false)
+            (expected + ahead.min(slew) - behind.min(slew), false)
         };
-        Self { now: Now { instant, utc: utc.max(self.now.utc) }, held_back }
+        Self { instant: instant.max(self.instant), utc, held_back }
     }
 }
 
@@ -153,28 +154,28 @@ fn monotonic() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
-fn system_utc() -> Utc {
+fn system_utc() -> Duration {
     // Before 1970 there is no valid time; zero sorts before every record.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Utc(millis(since))
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const S: Duration = Duration::from_secs(1);
+    const DAY: Duration = Duration::from_secs(86_400);
+
     fn reading() -> Reading {
-        let now = Now { instant: monotonic(), utc: Utc::from_ms(1_000_000_000) };
-        Reading { now, held_back: false }
+        Reading { instant: monotonic(), utc: 1_000_000 * S, held_back: false }
     }
 
     #[test]
     fn a_step_of_a_day_is_held_back_and_reported() {
         let start = reading();
-        let later = start.now.instant + Duration::from_secs(1);
-        for system in [1_000_000_000 + 86_400_000, 1_000_000_000 - 86_400_000] {
-            let next = start.advance(later, Utc::from_ms(system));
-            assert_eq!(next.now.utc, start.now.utc.plus(Duration::from_secs(1)));
+        for system in [start.utc + DAY, start.utc - DAY] {
+            let next = start.advance(start.instant + S, system);
+            assert_eq!(next.utc, start.utc + S);
             assert!(next.held_back);
         }
     }
@@ -182,11 +183,21 @@ mod tests {
     #[test]
     fn small_drift_is_taken_up_slowly_and_never_backwards() {
         let start = reading();
-        let later = start.now.instant + Duration::from_secs(1);
-        let ahead = start.advance(later, start.now.utc.plus(Duration::from_secs(3)));
-        assert_eq!(ahead.now.utc, start.now.utc.plus(Duration::from_millis(1100)));
-        let behind = start.advance(later, start.now.utc);
-        assert_eq!(behind.now.utc, start.now.utc.plus(Duration::from_millis(900)));
+        let ahead = start.advance(start.instant + S, start.utc + 3 * S);
+        assert_eq!(ahead.utc, start.utc + Duration::from_millis(1100));
+        let behind = start.advance(start.instant + S, start.utc);
+        assert_eq!(behind.utc, start.utc + Duration::from_millis(900));
+    }
+
+    #[test]
+    fn time_does_not_stand_still_when_it_is_asked_often() {
+        let start = reading();
+        let step = Duration::from_micros(50);
+        let mut clock = start;
+        for n in 1..=20_000 {
+            clock = clock.advance(start.instant + n * step, start.utc + n * step);
+        }
+        assert_eq!(clock.utc, start.utc + S);
     }
 
     #[test]

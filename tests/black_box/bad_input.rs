@@ -31,7 +31,7 @@ fn with(key: &str, value: Value) -> Value {
     body
 }
 
-fn to(recipient: Value) -> Value {
+fn to(recipient: &Value) -> Value {
     json!({"to": [recipient], "data": {"a": "b"}})
 }
 
@@ -54,13 +54,13 @@ fn cases() -> Vec<Case> {
         invalid("too many recipients", &json!({"to": many, "data": {"a": "b"}}), "/to", "1000"),
         invalid(
             "too many addresses",
-            &to(json!({"addresses": addresses})),
+            &to(&json!({"addresses": addresses})),
             "/to/0/addresses",
             "16",
         ),
         invalid(
             "unknown kind",
-            &to(json!({"addresses": [{"kind": "apn", "token": "aa"}]})),
+            &to(&json!({"addresses": [{"kind": "apn", "token": "aa"}]})),
             "/to/0/addresses/0/kind",
             "did you mean \"apns\"?",
         ),
@@ -73,25 +73,25 @@ fn cases() -> Vec<Case> {
         invalid("unknown route", &with("route", json!("defualt")), "/route", "default"),
         invalid(
             "line breaks in a token",
-            &to(json!({"addresses": [fcm("abc\r\nX: y")]})),
+            &to(&json!({"addresses": [fcm("abc\r\nX: y")]})),
             "/to/0/addresses/0/token",
             "line breaks",
         ),
         invalid(
             "a token that is no hex",
-            &to(json!({"addresses": [{"kind": "apns", "token": "zz"}]})),
+            &to(&json!({"addresses": [{"kind": "apns", "token": "zz"}]})),
             "/to/0/addresses/0/token",
             "hexadecimal",
         ),
         invalid(
             "two targets in one address",
-            &to(json!({"addresses": [{"kind": "fcm", "token": "a", "topic": "b"}]})),
+            &to(&json!({"addresses": [{"kind": "fcm", "token": "a", "topic": "b"}]})),
             "/to/0/addresses/0",
             "exactly one",
         ),
         invalid(
             "no provider of the route serves it",
-            &to(json!({"addresses": [{"kind": "apns", "token": "aa", "app": "com.other"}]})),
+            &to(&json!({"addresses": [{"kind": "apns", "token": "aa", "app": "com.other"}]})),
             "/to/0",
             "",
         ),

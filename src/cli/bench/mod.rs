@@ -77,7 +77,7 @@ pub(super) async fn run(args: BenchArgs, json: bool) -> ExitCode {
         Bench::Crash(args) => until_interrupted(Box::pin(crash::run(args, json))).await,
     };
     match ended {
-        Ok(lost) if lost == 0 => ExitCode::SUCCESS,
+        Ok(0) => ExitCode::SUCCESS,
         Ok(lost) => {
             say_aside(format_args!("{lost} accepted deliveries were lost"));
             ExitCode::FAILURE
