@@ -19,7 +19,8 @@ use super::read::{self, Media};
 use super::submit::{Submitted, blocking};
 use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
 use crate::intake::time;
-use crate::model::{Message, MessageId};
+use crate::model::{Message, MessageId, Progress};
+use crate::store::StoreError;
 
 /// The longest `?wait=`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -100,8 +101,7 @@ pub(super) async fn show(
     let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
     let id = parse_id(&id)?;
     let live = shared.state.dispatcher.live(id).await;
-    let message = shared.message(id, caller).await?;
-    let stored = shared.stored(id).await?;
+    let (message, stored) = shared.stored(id, caller).await?;
     let view = Standing::of(&message, &live, &stored).view(page);
     Ok(json(StatusCode::OK, &view))
 }
@@ -130,7 +130,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(&headers)?;
     let id = parse_id(&id)?;
-    let message = shared.message(id, caller).await?;
+    let (message, _) = shared.stored(id, caller).await?;
     let found = shared.state.dispatcher.cancel(id).await;
     if found.cancelled == 0 && found.in_flight == 0 {
         return Err(Problem::new(Code::Settled, "every delivery of this message has settled"));
@@ -147,18 +147,21 @@ pub(super) async fn cancel(
 }
 
 impl Shared {
-    /// A message that this caller may see. Another's is as if it were not there.
-    async fn message(&self, id: MessageId, caller: &Caller) -> Result<Message, Problem> {
+    /// A message that this caller may see, and what the store has of its
+    /// deliveries. Another's is as if it were not there.
+    async fn stored(
+        &self,
+        id: MessageId,
+        caller: &Caller,
+    ) -> Result<(Message, Vec<(u16, Progress)>), Problem> {
         let store = Arc::clone(&self.state.store);
-        blocking(move || store.message(id))
-            .await??
+        let (message, progress) =
+            blocking(move || Ok::<_, StoreError>((store.message(id)?, store.progress(id)?)))
+                .await??;
+        message
             .filter(|message| caller.is_admin() || message.client == *caller.name())
+            .map(|message| (message, progress))
             .ok_or_else(no_message)
-    }
-
-    async fn stored(&self, id: MessageId) -> Result<Vec<(u16, crate::model::Progress)>, Problem> {
-        let store = Arc::clone(&self.state.store);
-        Ok(blocking(move || store.progress(id)).await??)
     }
 
     /// Waits for the last delivery, the end of the time or of the server.
@@ -174,7 +177,8 @@ impl Shared {
             () = self.state.closed.cancelled() => {}
         }
         let live = self.state.dispatcher.live(message.id).await;
-        let stored = self.stored(message.id).await?;
+        let (store, id) = (Arc::clone(&self.state.store), message.id);
+        let stored = blocking(move || store.progress(id)).await??;
         let standing = Standing::of(message, &live, &stored);
         let status = if standing.settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok(marked(json(status, &standing.view(Page::default())), submitted))

@@ -136,7 +136,7 @@ fn problem(status: u16, codes: &[Code]) -> Described {
         let shape = Ref::from_schema_name("Problem");
         response = response.content("application/problem+json", Content::new(Some(shape)));
     }
-    if matches!(status, 429 | 503) {
+    if matches!(status, 429 | 503) || codes.contains(&Code::IdempotencyInProgress) {
         let after = header("Seconds after which to try again, at least 1.", Type::Integer);
         response = response.header("Retry-After", after);
     }
@@ -177,6 +177,7 @@ pub(super) enum AcceptedOrView<'a> {
 /// What is to be sent, to whom, until when.
 #[derive(Debug, ToSchema)]
 #[schema(as = Message)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `intake::validate` reads")]
 pub(super) struct MessageRequest {
     /// The recipients: one delivery each.
@@ -188,10 +189,8 @@ pub(super) struct MessageRequest {
     /// String pairs for the app. The keys `aps` and `pushyard` are taken.
     #[schema(nullable = false)]
     data: Option<BTreeMap<String, String>>,
-    /// `high`, the default with a notification, wakes the device; `normal` lets it choose the time.
     #[schema(schema_with = priority)]
     priority: Option<String>,
-    /// How long it is worth sending: a duration such as `30s`, `4h`, `7d`, or seconds; at most 28 days. `0s`: now or never.
     #[schema(schema_with = ttl)]
     ttl: Option<String>,
     /// A newer message of the same key replaces an older one.
@@ -203,13 +202,10 @@ pub(super) struct MessageRequest {
     /// The policy that chooses providers: `default`, else the only one there is.
     #[schema(nullable = false)]
     route: Option<String>,
-    /// After an attempt whose end is unknown: `resend` (at least once) or `stop` (at most once).
     #[schema(schema_with = on_ambiguous)]
     on_ambiguous: Option<String>,
-    /// Whether the answer waits for the disk.
     #[schema(schema_with = durability)]
     durability: Option<String>,
-    /// By kind: a JSON merge patch (RFC 7396) over the vendor's payload.
     #[schema(schema_with = overrides)]
     overrides: Option<BTreeMap<String, serde_json::Value>>,
     /// Your own labels: at most 64, keys of at most 64 bytes, values of at most 1 KiB.
@@ -223,6 +219,7 @@ pub(super) struct MessageRequest {
 /// One device or app installation, by its addresses; or a registered user, by name.
 #[derive(Debug, ToSchema)]
 #[schema(as = Recipient)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `intake::recipients` reads")]
 pub(super) struct RecipientRequest {
     /// Your name for it; comes back with everything that is told about it.
@@ -231,7 +228,6 @@ pub(super) struct RecipientRequest {
     /// Only providers of this region, or of none, may serve it.
     #[schema(nullable = false, min_length = 1, max_length = 64)]
     region: Option<String>,
-    /// The ways to reach it.
     #[schema(schema_with = addresses)]
     addresses: Option<Vec<AddressRequest>>,
     /// A registered user, instead of addresses.
@@ -242,6 +238,7 @@ pub(super) struct RecipientRequest {
 /// What the device shows.
 #[derive(Debug, ToSchema)]
 #[schema(as = Notification)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `intake::validate` reads")]
 pub(super) struct NotificationRequest {
     /// First line.
@@ -324,20 +321,28 @@ fn addresses() -> RefOr<Schema> {
         .into()
 }
 
-fn one_of(words: [&'static str; 2]) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words))
+fn one_of(words: [&'static str; 2], description: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(words))
+        .description(Some(description))
 }
 
 fn priority() -> Object {
-    one_of(["high", "normal"]).build()
+    let description = "`high`, the default with a notification, wakes the device; \
+                       `normal` lets it choose the time.";
+    one_of(["high", "normal"], description).build()
 }
 
 fn on_ambiguous() -> Object {
-    one_of(["resend", "stop"]).default(Some("resend".into())).build()
+    let description = "After an attempt whose end is unknown: `resend` (at least once) or \
+                       `stop` (at most once).";
+    one_of(["resend", "stop"], description).default(Some("resend".into())).build()
 }
 
 fn durability() -> Object {
-    one_of(["disk", "memory"]).default(Some("disk".into())).build()
+    let description = "Whether the answer waits for the disk.";
+    one_of(["disk", "memory"], description).default(Some("disk".into())).build()
 }
 
 fn ttl() -> RefOr<Schema> {
@@ -346,7 +351,14 @@ fn ttl() -> RefOr<Schema> {
         .schema_type(Type::Integer)
         .minimum(Some(0))
         .maximum(Some(28 * 24 * 3600));
-    OneOfBuilder::new().item(text).item(seconds).default(Some("24h".into())).into()
+    let description = "How long it is worth sending: a duration or seconds, at most 28 days. \
+                       `0s`: now or never.";
+    OneOfBuilder::new()
+        .item(text)
+        .item(seconds)
+        .default(Some("24h".into()))
+        .description(Some(description))
+        .into()
 }
 
 fn overrides() -> Object {
@@ -354,6 +366,7 @@ fn overrides() -> Object {
     KINDS
         .iter()
         .fold(patch(), |all, kind| all.property(kind.name, patch()))
+        .description(Some("By kind: a JSON merge patch (RFC 7396) over the vendor's payload."))
         .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
         .build()
 }

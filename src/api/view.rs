@@ -50,6 +50,7 @@ pub(super) struct AcceptedDelivery<'a> {
     id: Uuid,
     /// The backend's name for the recipient.
     #[serde(rename = "ref")]
+    #[schema(required = true)]
     reference: Option<&'a str>,
 }
 
@@ -113,6 +114,7 @@ pub(super) struct Deliveries<'a> {
     #[schema(value_type = Vec<Delivery<'_>>)]
     items: Vec<Delivery<'a>>,
     /// The `cursor` of the next page; null: this is the last.
+    #[schema(required = true)]
     next: Option<String>,
 }
 
@@ -124,19 +126,22 @@ pub(super) struct Delivery<'a> {
     id: Uuid,
     /// The backend's name for the recipient.
     #[serde(rename = "ref")]
+    #[schema(required = true)]
     reference: Option<&'a str>,
     /// Where it is.
     #[schema(schema_with = delivery_states)]
     state: &'static str,
     /// Why it is there.
-    #[schema(schema_with = reasons)]
+    #[schema(schema_with = reasons, required = true)]
     reason: Option<&'static str>,
     /// The provider that accepted it, or was tried last.
+    #[schema(required = true)]
     provider: Option<&'a str>,
     /// The accepting vendor's id for it.
+    #[schema(required = true)]
     provider_message_id: Option<&'a str>,
     /// When it is tried again, if a time is set.
-    #[schema(format = DateTime)]
+    #[schema(format = DateTime, required = true)]
     next_at: Option<String>,
     /// The latest attempts, oldest first, at most 16.
     #[schema(value_type = Vec<AttemptView<'_>>)]
@@ -157,10 +162,13 @@ pub(super) struct AttemptView<'a> {
     #[schema(schema_with = outcomes)]
     outcome: &'static str,
     /// HTTP status, if one came.
+    #[schema(required = true)]
     status: Option<u16>,
     /// The vendor's own code.
+    #[schema(required = true)]
     code: Option<&'a str>,
     /// One line for people.
+    #[schema(required = true)]
     detail: Option<&'a str>,
     /// When the call began.
     #[schema(format = DateTime)]
