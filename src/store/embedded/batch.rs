@@ -198,3 +198,51 @@ fn sort_last_wins<T>(rows: &mut Vec<T>, key: impl Fn(&T) -> u128) {
         same
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MessageId;
+
+    fn progress(message: u128, n: u16, state: State) -> Record {
+        let id = MessageId::from_u128(message << 14).expect("its low bits are zero");
+        let at = Utc::from_ms(1);
+        Record::Progress(id.delivery(n), Arc::new(Progress { state, ..Progress::queued(at) }))
+    }
+
+    fn settled(message: u128) -> Record {
+        Record::Settled(MessageId::from_u128(message << 14).expect("its low bits are zero"))
+    }
+
+    #[test]
+    fn rows_are_sorted_and_the_last_of_a_key_wins() {
+        let mut batch = Batch::default();
+        batch.add(Work::Records(vec![
+            progress(2, 0, State::Waiting),
+            progress(1, 1, State::Waiting),
+            progress(2, 0, State::Sent),
+            progress(1, 1, State::Failed),
+            settled(1),
+        ]));
+        batch.sort();
+        let outs: Vec<_> = batch.outs.iter().map(|out| (out.key, out.state)).collect();
+        assert_eq!(outs, [((1 << 14) + 2, State::Failed), ((2 << 14) + 1, State::Sent)]);
+        let head = record::decode_progress_head(batch.row(&batch.outs[0].row)).unwrap();
+        assert_eq!(head.state, State::Failed);
+        assert!(batch.closes(1 << 14) && !batch.closes(2 << 14));
+        assert_eq!(batch.records(), 5);
+    }
+
+    #[test]
+    fn a_batch_takes_what_fits_and_never_a_part() {
+        let work = |records| Work::Records(vec![settled(1); records]);
+        let mut batch = Batch::default();
+        assert!(batch.takes(&work(MAX_ROWS + 1)), "one that is too large has a commit of its own");
+        batch.add(work(MAX_ROWS - 1));
+        assert!(batch.takes(&work(1)) && !batch.takes(&work(2)));
+        batch.add(work(1));
+        assert!(!batch.takes(&work(1)));
+        batch.clear();
+        assert!(batch.is_empty() && batch.takes(&work(1)));
+    }
+}

@@ -20,11 +20,12 @@ use redb::{
 
 use super::commit::Writer;
 use super::disk::{Disk, private};
+use super::keys::{self, Keys};
 use super::retention::Retention;
 use super::tables::{
     self, DEAD, FILTERS, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, META, NOTES, OPEN, SET_ASIDE, meta,
 };
-use super::{Clock, Embedded, Fault, Inbox, OnFlushed, Shared, keys};
+use super::{Clock, Embedded, Fault, Inbox, OnFlushed, Shared};
 use crate::clock::Utc;
 use crate::store::{Settings, Start};
 
@@ -150,11 +151,14 @@ pub(super) fn open_on(
     clock: Clock,
     on_flushed: OnFlushed,
 ) -> Result<(Arc<Embedded>, Start), OpenError> {
-    let failed = |Fault(text): Fault| OpenError::Io(file.to_owned(), text);
-    let db = disk.database().map_err(|error| refused(file, &error))?;
-    check_format(&db, file)?;
-    let (start, found) = begin(&db, clock().utc).map_err(failed)?;
-    let keys = keys::load(&db, settings.max_idempotency_keys).map_err(failed)?;
+    let now = clock().utc;
+    let mut loaded = load(&disk, file, settings, now);
+    if loaded.is_err() && disk.signs().only_full() {
+        // This is the other moment for which there is a ballast.
+        disk.drop_ballast();
+        loaded = load(&disk, file, settings, now);
+    }
+    let (db, start, found, keys) = loaded?;
     let retention =
         Retention::new(settings.clone(), found.hours, found.kept_bytes, found.drained_upto);
     let shared = Arc::new(Shared {
@@ -179,6 +183,20 @@ pub(super) fn open_on(
         .spawn(move || writer.run())
         .map_err(|error| OpenError::Io(file.to_owned(), error.to_string()))?;
     Ok((Arc::new(Embedded { shared, writer: Mutex::new(Some(writer)), _lock: lock }), start))
+}
+
+fn load(
+    disk: &Disk,
+    file: &Path,
+    settings: &Settings,
+    now: Utc,
+) -> Result<(Database, Start, Found, Keys), OpenError> {
+    let failed = |Fault(text): Fault| OpenError::Io(file.to_owned(), text);
+    let db = disk.database().map_err(|error| refused(file, &error))?;
+    check_format(&db, file)?;
+    let (start, found) = begin(&db, now).map_err(failed)?;
+    let keys = keys::load(&db, settings.max_idempotency_keys).map_err(failed)?;
+    Ok((db, start, found, keys))
 }
 
 /// Makes the directory and keeps other processes out of it.
@@ -208,7 +226,15 @@ fn lock_directory(directory: &Path) -> Result<File, OpenError> {
 
 /// What can be said of the file before the engine looks at it.
 fn check_file(path: &Path) -> Result<(), OpenError> {
+    let new = !path.exists();
     let file = private(path).map_err(|error| OpenError::NotWritable(path.to_owned(), error))?;
+    if new {
+        // A flush of the file alone need not make its name durable (fsync(2)).
+        for directory in path.ancestors().skip(1).take(2) {
+            // Where a directory cannot be flushed, nothing can be done about it.
+            let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        }
+    }
     let io = |error: io::Error| OpenError::Io(path.to_owned(), error.to_string());
     let mut head = Vec::new();
     file.take(ENGINE_MAGIC.len() as u64).read_to_end(&mut head).map_err(io)?;

@@ -11,30 +11,33 @@ use redb::StorageBackend;
 use super::super::Embedded;
 use super::super::disk::Disk;
 use super::super::open::open_on;
-use super::world::{World, accept, message, recovered, sent, settled};
-use crate::model::{MessageId, State};
+use super::world::{World, accept, message, message_with_key, recovered, sent, settled};
+use crate::model::{Message, State};
 use crate::store::{Health, Store, StoreError};
 
 #[test]
 fn whatever_a_crash_keeps_of_the_last_writes_nothing_flushed_is_lost() {
     for seed in 0..40 {
         let mut world = World::new();
+        // With few keys there are runs of them, too.
+        world.settings.max_idempotency_keys = [1000, 150][seed as usize % 2];
         let mut rng = StdRng::seed_from_u64(seed);
         let platter = Platter::default();
-        for _ in 0..3 {
-            crash_once(&mut world, &platter, &mut rng, seed);
+        for round in 0..3 {
+            crash_once(&mut world, &platter, &mut rng, seed, round * 40);
         }
     }
 }
 
 /// Writes until the disk goes away at a random call, then looks at what is left.
-fn crash_once(world: &mut World, platter: &Platter, rng: &mut StdRng, seed: u64) {
+fn crash_once(world: &mut World, platter: &Platter, rng: &mut StdRng, seed: u64, key: u8) {
     let store = world.open_on(platter);
     let before = recovered(&store).len();
     platter.set(Trouble::Gone { after: rng.random_range(0..120) });
-    let mut batches: Vec<(u64, MessageId, bool)> = Vec::new();
-    for _ in 0..40 {
-        let message = message(world, 2);
+    let mut batches: Vec<(u64, Message, bool)> = Vec::new();
+    for n in 0..40 {
+        let mut message = message(world, 2);
+        message.idempotency = message_with_key(world, key + n).idempotency;
         let settles = rng.random_bool(0.5);
         let mut records = vec![accept(&message)];
         records.extend((0..2).map(|n| sent(message.id.delivery(n))));
@@ -43,7 +46,7 @@ fn crash_once(world: &mut World, platter: &Platter, rng: &mut StdRng, seed: u64)
         }
         let upto = world.flushes.submitted(records.len());
         store.submit(records);
-        batches.push((upto, message.id, settles));
+        batches.push((upto, message, settles));
         if rng.random_bool(0.3) && store.health() != Health::Broken {
             // Several commits, not one large one.
             std::thread::yield_now();
@@ -57,8 +60,11 @@ fn crash_once(world: &mut World, platter: &Platter, rng: &mut StdRng, seed: u64)
     let store = world.open_on(platter);
     let open = recovered(&store);
     assert!(open.len() >= before, "seed {seed}");
-    for (upto, id, settles) in batches {
+    for (upto, message, settles) in batches {
+        let id = message.id;
         let found = store.message(id).unwrap();
+        let known = store.by_idempotency_key(&message.idempotency.unwrap().key).unwrap();
+        assert_eq!(known, found.is_some().then_some(id), "seed {seed}");
         let out = store.progress(id).unwrap();
         let is_open = open.iter().any(|one| one.message.id == id);
         if upto <= flushed {
