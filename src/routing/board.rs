@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use pushyard_providers::{Answer, Outcome, Part};
 use smallvec::SmallVec;
 
+use super::budget::{Over, Spending, Spent};
 use super::catalog::Catalog;
 use super::health::{Cause, Gate, Health, Move, Status};
 use super::latency::Latency;
@@ -74,6 +75,8 @@ pub struct Lane {
     pub latency: Latency,
     /// Accepted calls, for its cost.
     pub accepted: u64,
+    /// What it has cost in the present period.
+    pub spending: Spending,
     /// The latest answers that were not accepted, newest last.
     pub last_errors: Vec<(Utc, Answer)>,
     /// The latest probe: when, whether it was good, and what was wrong.
@@ -109,6 +112,8 @@ pub enum LeftOut {
     AddressPaused,
     /// Its breaker is open.
     Ejected,
+    /// Its budget is over, and hard.
+    Budget,
     /// It is on probation and its canary is out.
     Probing,
     /// The vendor asked to wait.
@@ -124,6 +129,7 @@ impl LeftOut {
             Self::ExcludedByDelivery => "excluded_by_delivery",
             Self::AddressPaused => "address_paused",
             Self::Ejected => "ejected",
+            Self::Budget => "budget",
             Self::Probing => "probing",
             Self::Throttled => "throttled",
             Self::Saturated => "saturated",
@@ -193,6 +199,7 @@ impl Board {
                 pace: Pace::new(settings.rate, now),
                 latency: Latency::new(now),
                 accepted: 0,
+                spending: Spending::new(settings.budget),
                 last_errors: Vec::new(),
                 last_probe: None,
                 settings: settings.clone(),
@@ -397,7 +404,10 @@ impl Board {
         let rtt = lane.latency.rtt();
         match answer.outcome {
             Outcome::Accepted | Outcome::AddressGone | Outcome::MessageInvalid => {
-                lane.accepted += u64::from(answer.outcome == Outcome::Accepted);
+                if answer.outcome == Outcome::Accepted {
+                    lane.accepted += 1;
+                    lane.spending.spend(lane.settings.cost_per_million / 1e6, now.utc);
+                }
                 lane.latency.record(elapsed, now.instant);
                 let in_flight = lane.in_flight + 1;
                 lane.limit.succeeded(in_flight);
@@ -541,6 +551,24 @@ impl Board {
         let key = &mut self.keys[index.0 as usize];
         let change = key.health.probed(good, proves, now.instant, jitter);
         self.note(index, change);
+    }
+
+    /// Whether a provider's budget is over.
+    pub fn over_budget(&self, provider: ProviderIndex, now: Utc) -> Over {
+        self.lane(provider).spending.over(now)
+    }
+
+    /// What was spent since the last call, by provider id.
+    pub fn take_spent(&mut self) -> Vec<(Arc<str>, Spent)> {
+        let lanes = self.lanes.iter_mut();
+        let spent =
+            |lane: &mut Lane| Some((lane.settings.id.clone(), lane.spending.take_unwritten()?));
+        lanes.filter_map(spent).collect()
+    }
+
+    /// What the process before had spent at a provider.
+    pub fn restore_spent(&mut self, provider: ProviderIndex, spent: Spent) {
+        self.lanes[provider.at()].spending.restore(spent);
     }
 
     /// What the open connections of a provider allow together.

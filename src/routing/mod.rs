@@ -4,10 +4,11 @@
 //!
 //! In reading order: what the configuration says (`settings`), what was built of
 //! it (`catalog`), the state of one key (`window`, `latency`, `limits`,
-//! `health`), of all of them (`board`), and the decision (`plan`).
+//! `health`, `budget`), of all of them (`board`), and the decision (`plan`).
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod board;
+mod budget;
 mod catalog;
 mod health;
 mod latency;
@@ -19,6 +20,7 @@ mod window;
 pub use board::{
     Board, Closed, Ended, Key, KeyIndex, Keys, Lane, LeftOut, Moved, Permit, Remembered,
 };
+pub use budget::{Over, Spending, Spent};
 pub use catalog::{Built, Catalog, Serves};
 pub use health::{Cause, Gate, Health, Move, Status};
 pub use plan::{Ask, Candidate, Own, Plan, Shape, plan};

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::board::{Board, Closed, Keys, LeftOut};
+use super::budget::Over;
 use super::catalog::{Catalog, Serves};
 use super::{Balance, ProviderIndex};
+use crate::clock::Utc;
 use crate::model::Recipient;
 
 /// A tier whose best member is this much less than healthy still gets all (Envoy: 1.4).
@@ -143,6 +145,8 @@ pub struct Ask<'a> {
     pub turn: u64,
     /// Now.
     pub now: Instant,
+    /// The same on the wall clock, for budgets.
+    pub utc: Utc,
 }
 
 /// The answer.
@@ -192,6 +196,9 @@ fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
     for (n, candidate) in ask.shape.candidates.iter().enumerate() {
         let closed = match (ask.own)(n) {
             Own::Skip(why, at) => Some(Closed { why, at }),
+            Own::Free if board.over_budget(candidate.provider, ask.utc) == Over::Hard => {
+                Some(Closed { why: LeftOut::Budget, at: None })
+            }
             Own::Free => board.open(&candidate.keys, panic, ask.now).err(),
         };
         // A moment that has passed is no reason to look again.
@@ -294,7 +301,12 @@ fn score(
         Balance::RoundRobin => turn(ask, candidate),
         Balance::LeastLatency => quickness(board, candidate, weight) * two_choices(ask, chance),
         // Money in whole units first, quickness as the tie-break below them.
-        Balance::Cheapest => candidate.cost * 1e6 + quickness(board, candidate, weight).min(1e5),
+        // One whose budget is over comes last.
+        Balance::Cheapest => {
+            let over = board.over_budget(candidate.provider, ask.utc) != Over::No;
+            let money = if over { f64::MAX / 2.0 } else { candidate.cost * 1e6 };
+            money + quickness(board, candidate, weight).min(1e5)
+        }
     }
 }
 

@@ -219,6 +219,13 @@ async fn recover(
             engine.on(Event::Restored(remembered), now, &mut effects);
         }
     }
+    for (name, value) in &found.notes {
+        if let Some(id) = name.strip_prefix("budget/")
+            && let Ok(spent) = serde_json::from_slice(value)
+        {
+            engine.on(Event::Spent(id.into(), spent), now, &mut effects);
+        }
+    }
     if !found.clean {
         warn!("the process before did not end in order; writing down every attempt for a minute");
         engine.on(Event::Careful(CAREFUL), now, &mut effects);

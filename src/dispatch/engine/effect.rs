@@ -8,7 +8,7 @@ use pushyard_providers::Answer;
 use super::super::{Cancelled, Rejected};
 use crate::clock::Utc;
 use crate::model::{Body, DeliveryId, MessageId, Reason, State};
-use crate::routing::{Moved, Permit, ProviderIndex, Remembered};
+use crate::routing::{Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
 /// Names someone who waits for an answer; the driver knows whom.
@@ -28,6 +28,8 @@ pub enum Event {
     Recovered(Box<Recovered>),
     /// A pause or an ejection was found in the store at start.
     Restored(Remembered),
+    /// What the process before had spent at a provider, by its id.
+    Spent(Arc<str>, Spent),
     /// The process before ended badly: for this long, every attempt is written
     /// down before it is made.
     Careful(Duration),

@@ -45,6 +45,9 @@ const MAX_LOADING: usize = 64;
 /// must not strand anyone.
 const SAFETY_WAKE: std::time::Duration = std::time::Duration::from_secs(300);
 
+/// What was spent is written this often; a crash forgets no more than that.
+const SPENT_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Engine {
@@ -75,6 +78,7 @@ pub struct Engine {
     /// Providers whose queue may move.
     dirty: Vec<bool>,
     safety_wake: std::time::Instant,
+    next_spent: std::time::Instant,
     /// What time alone changes is looked at from then on, by whichever event
     /// comes first: a wake-up must not be lost to one that came just before it.
     due: std::time::Instant,
@@ -151,6 +155,7 @@ impl Engine {
             bodies: 0,
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
+            next_spent: now.instant + SPENT_EVERY,
             due: now.instant,
             drained: Window::new(std::time::Duration::from_secs(10), now.instant),
             store: Health::Writable,
@@ -169,6 +174,11 @@ impl Engine {
             Event::Submitted(token, body) => self.submitted(token, body, now, effects),
             Event::Recovered(found) => self.recovered(found, now, effects),
             Event::Restored(remembered) => self.restored(&remembered, now),
+            Event::Spent(id, spent) => {
+                if let Some(provider) = self.catalog.by_id(&id) {
+                    self.board.restore_spent(provider, spent);
+                }
+            }
             Event::Careful(time) => self.careful_until = Some(now.instant + time),
             Event::Flushed(upto) => self.flushed(upto, now, effects),
             Event::Read(id, body) => self.read(id, body, now, effects),
@@ -190,7 +200,10 @@ impl Engine {
             Event::Note(name, value) => {
                 self.write(Record::Note(name, value), effects);
             }
-            Event::Drain => self.draining = true,
+            Event::Drain => {
+                self.draining = true;
+                self.write_spent(effects);
+            }
             Event::Tick => self.due = now.instant,
         }
     }
@@ -210,6 +223,10 @@ impl Engine {
             // An ejected provider is probed more often.
             self.schedule_probe(moved.provider, now.instant);
             effects.push(Effect::Tell(Fact::Moved(moved)));
+        }
+        if now.instant >= self.next_spent {
+            self.next_spent = now.instant + SPENT_EVERY;
+            self.write_spent(effects);
         }
         for remembered in self.board.take_remembered(now) {
             self.write_remembered(&remembered, effects);
@@ -285,6 +302,14 @@ impl Engine {
         // A record of strings and numbers always serialises.
         let value = (!gone).then(|| serde_json::to_vec(remembered).unwrap_or_default());
         self.write(Record::Note(name, value), effects);
+    }
+
+    fn write_spent(&mut self, effects: &mut Vec<Effect>) {
+        for (id, spent) in self.board.take_spent() {
+            // A record of two numbers always serialises.
+            let value = serde_json::to_vec(&spent).unwrap_or_default();
+            self.write(Record::Note(format!("budget/{id}"), Some(value)), effects);
+        }
     }
 
     fn restored(&mut self, remembered: &Remembered, now: Now) {

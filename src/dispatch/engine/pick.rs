@@ -420,7 +420,7 @@ impl Engine {
             LeftOut::Ejected | LeftOut::Probing => "ejected",
             LeftOut::Throttled => "paused",
             LeftOut::Saturated => "saturated",
-            LeftOut::ExcludedByDelivery | LeftOut::AddressPaused => return,
+            LeftOut::ExcludedByDelivery | LeftOut::AddressPaused | LeftOut::Budget => return,
         };
         let route = self.lanes.lane(self.deliveries.stubs[at].shape).shape.route.clone();
         effects.push(Effect::Tell(Fact::FailedOver { route, from, to, reason }));
@@ -482,9 +482,11 @@ impl<'a> Table<'a> {
             }
             let own = plan.left_out.iter().any(|(_, closed)| match closed.why {
                 LeftOut::ExcludedByDelivery | LeftOut::AddressPaused => true,
-                LeftOut::Ejected | LeftOut::Probing | LeftOut::Throttled | LeftOut::Saturated => {
-                    false
-                }
+                LeftOut::Budget
+                | LeftOut::Ejected
+                | LeftOut::Probing
+                | LeftOut::Throttled
+                | LeftOut::Saturated => false,
             });
             return plan.look_again().filter(|_| own).map(Turn::Wait);
         };
@@ -543,6 +545,7 @@ impl<'a> Table<'a> {
             },
             turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
             now: self.now.instant,
+            utc: self.now.utc,
         };
         plan(&ask, self.board, &mut || self.rng.random())
     }
