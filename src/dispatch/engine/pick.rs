@@ -491,8 +491,10 @@ impl<'a> Table<'a> {
             return plan.look_again().filter(|_| own).map(Turn::Wait);
         };
         let chosen = &shape.candidates[usize::from(first)];
-        let permit = self.board.permit_at(chosen.provider, self.now.instant);
-        let canary_waits = plan.panic && permit != Some(self.now.instant);
+        // A canary queues nowhere.
+        let canary_waits = plan.panic
+            && (self.board.permit_at(chosen.provider, self.now.instant) != Some(self.now.instant)
+                || !self.ready[chosen.provider.at()].is_empty());
         if canary_waits || !self.goes_now(chosen.provider, provider) {
             // One who cannot go here at all must not stand before those who can.
             if !self.cannot_go(at, shape, provider) {
