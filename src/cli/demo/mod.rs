@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// longest ejection and FCM's shortest retry delay.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The router among failing vendors: nothing to set up, a minute long
+/// Show the router among failing vendors: nothing to set up, a minute long
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// How long to send
