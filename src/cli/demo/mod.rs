@@ -102,7 +102,7 @@ async fn demo(args: &DemoArgs, json: bool) -> Result<Summary, Failure> {
     drop(show);
     let (tally, ledger) = match ended {
         Ok(both) => both,
-        Err(failure) => return Err(stage.check().await.err().unwrap_or(failure)),
+        Err(failure) => return Err(stage.explain(failure).await),
     };
     let failovers = stage.admin().metrics().await?;
     let failovers = failovers.failovers().into_iter();
