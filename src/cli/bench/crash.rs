@@ -67,7 +67,10 @@ pub(super) async fn run(args: CrashArgs, json: bool) -> Result<u64, Failure> {
     let progress = Arc::new(Progress::default());
     let sending = open_loop(stage.addresses().api, plan, args.rate, &clock, &progress);
     let killing = kill_now_and_then(&mut stage, &args, &clock, json);
-    let (tally, killed) = tokio::try_join!(sending, killing)?;
+    let (tally, killed) = match tokio::try_join!(sending, killing) {
+        Ok(both) => both,
+        Err(failure) => return Err(stage.explain(failure).await),
+    };
     let ledger = settle(&mut stage, &tally, PATIENCE).await?;
     let figures = Figures {
         rate: args.rate,

@@ -93,7 +93,7 @@ pub(super) async fn run(args: LatencyArgs, json: bool) -> Result<u64, Failure> {
     });
     let (tally, ()) = match tokio::try_join!(sending, playing) {
         Ok(both) => both,
-        Err(failure) => return Err(stage.check().await.err().unwrap_or(failure)),
+        Err(failure) => return Err(stage.explain(failure).await),
     };
     let ledger = settle(&mut stage, &tally, PATIENCE).await?;
     let figures = Figures {

@@ -21,7 +21,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::load::message::Kind;
 use super::load::{say_aside, until_interrupted};
 
-/// Throughput, latency and crash figures against the vendor simulator
+/// Measure throughput, latency and safety against the vendor simulator
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
@@ -30,9 +30,9 @@ pub(super) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// How many deliveries a second arrive at the vendor, and what one costs
+    /// Measure how many deliveries a second arrive at the vendor, and what one costs
     Throughput(throughput::ThroughputArgs),
-    /// Latency at a fixed rate, also before, during and after faults
+    /// Measure latency at a fixed rate, also before, during and after faults
     Latency(latency::LatencyArgs),
     /// Kill the router under load and count what was lost
     Crash(crash::CrashArgs),

@@ -127,9 +127,13 @@ async fn measure(args: &ThroughputArgs, recipients: u64) -> Result<Row, Failure>
     let sending = closed_loop(stage.addresses().api, plan, limits, &clock, &progress);
     let window = Window::watch(&stage, &clock, args);
     let counting = count_arrivals(stage.control()?, tell);
-    let (tally, window) = tokio::select! {
-        both = async { tokio::try_join!(sending, window) } => both?,
-        ended = counting => return Err(explain(&mut stage, ended).await),
+    let ended = tokio::select! {
+        both = async { tokio::try_join!(sending, window) } => both,
+        failure = counting => Err(failure),
+    };
+    let (tally, window) = match ended {
+        Ok(both) => both,
+        Err(failure) => return Err(stage.explain(failure).await),
     };
     let ledger = settle(&mut stage, &tally, PATIENCE).await?;
     let row = Row {
@@ -157,11 +161,6 @@ async fn count_arrivals(mut control: Control, tell: watch::Sender<u64>) -> Failu
         };
         tokio::time::sleep(COUNT_EVERY).await;
     }
-}
-
-/// A child that ended is a better reason than the call that noticed it.
-async fn explain(stage: &mut Stage, noticed: Failure) -> Failure {
-    stage.check().await.err().unwrap_or(noticed)
 }
 
 /// The measured stretch of a run: moments at both ends.

@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// longest ejection and FCM's shortest retry delay.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The router among failing vendors: nothing to set up, a minute long
+/// Show the router among failing vendors: nothing to set up, a minute long
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// How long to send
@@ -102,7 +102,7 @@ async fn demo(args: &DemoArgs, json: bool) -> Result<Summary, Failure> {
     drop(show);
     let (tally, ledger) = match ended {
         Ok(both) => both,
-        Err(failure) => return Err(stage.check().await.err().unwrap_or(failure)),
+        Err(failure) => return Err(stage.explain(failure).await),
     };
     let failovers = stage.admin().metrics().await?;
     let failovers = failovers.failovers().into_iter();

@@ -36,14 +36,14 @@ pub(super) fn steps(duration: Duration) -> Vec<Step> {
     ]
 }
 
-/// How long an ejection lasts in a demo of that length, in TOML. The default of
-/// 30 s is right for a vendor and too long for a show.
+/// How patient the router is in a demo of that length, in TOML. The defaults, an
+/// ejection of 30 s among them, are right for a vendor and too long for a show.
 pub(super) fn temper(duration: Duration) -> String {
-    let ejection_ms = (duration / 20).clamp(Duration::from_secs(1), Duration::from_secs(30));
-    let ejection_ms = ejection_ms.as_millis();
+    let short = (duration / 20).clamp(Duration::from_secs(1), Duration::from_secs(30));
+    let short = short.as_millis();
     format!(
-        "health = {{ base_ejection = \"{ejection_ms}ms\", max_ejection = \"{ejection_ms}ms\", \
-         slow_start = \"{ejection_ms}ms\" }}"
+        "health = {{ base_ejection = \"{short}ms\", max_ejection = \"{short}ms\", \
+         slow_start = \"{short}ms\" }}"
     )
 }
 

@@ -27,21 +27,21 @@ impl Quantiles {
     pub(crate) fn of_us(samples: impl IntoIterator<Item = u64>) -> Self {
         let mut histogram =
             Histogram::<u64>::new(3).expect("a histogram may have up to five digits");
+        let mut longest = 0;
         for sample in samples {
             // It grows as it needs to; what no histogram holds (2^63 and more)
             // is no latency.
             let _ = histogram.record(sample);
+            longest = longest.max(sample);
         }
-        if histogram.is_empty() {
-            return Self::default();
-        }
-        let at = |quantile| ms(histogram.value_at_quantile(quantile).min(histogram.max()));
+        // A bucket's upper end lies above the samples in it.
+        let at = |quantile| ms(histogram.value_at_quantile(quantile).min(longest));
         Self {
             count: histogram.len(),
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
-            max_ms: ms(histogram.max()),
+            max_ms: ms(longest),
         }
     }
 }

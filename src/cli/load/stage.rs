@@ -114,6 +114,12 @@ impl Stage {
         self.router.check().await
     }
 
+    /// Why a call to one of the two failed: that it has ended, with its last
+    /// words, is a better reason than the call's own.
+    pub(crate) async fn explain(&mut self, noticed: Failure) -> Failure {
+        self.check().await.err().unwrap_or(noticed)
+    }
+
     /// Kills the router as a power cut would, and waits until it is gone.
     pub(crate) async fn kill_router(&mut self) -> Result<(), Failure> {
         self.router.kill().await
