@@ -19,7 +19,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
 
 /// redb's default is 1 GiB; rows are read rarely and mostly while they are new.
-const CACHE: usize = 32 << 20;
+const CACHE: usize = 16 << 20;
 
 /// Given back to the file system when it is full: reopening the database writes.
 const BALLAST: u64 = 16 << 20;
