@@ -9,11 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::dispatch::FlushMark;
+use crate::routing::Catalog;
 use crate::store::Store;
 
 pub use start::StartError;
@@ -21,6 +23,9 @@ pub use start::StartError;
 /// Between "not ready" and "no new messages": load balancers need a moment to
 /// see the former (Kubernetes takes endpoints out concurrently with SIGTERM).
 const UNREADY_BEFORE_REFUSAL: Duration = Duration::from_secs(2);
+
+/// For the polite end of connections to vendors.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Answers that are being written when the listeners close may take this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -47,6 +52,7 @@ pub struct Server {
     stops: Stops,
     driver: JoinSet<()>,
     listeners: JoinSet<()>,
+    catalog: Arc<Catalog>,
     flushed: Arc<FlushMark>,
     store: Arc<dyn Store>,
 }
@@ -92,6 +98,9 @@ impl Server {
         let last = async { while self.listeners.join_next().await.is_some() {} };
         // Whoever has not read its answer by then will not.
         let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
+        let close = self.catalog.providers.iter().map(|built| built.provider.close());
+        // Vendors hear a good-bye; one that does not listen is left.
+        let _ = tokio::time::timeout(FAREWELL, join_all(close)).await;
         let store = self.store.clone();
         // A panic in there has been reported by its own thread.
         let _ = tokio::task::spawn_blocking(move || store.close()).await;

@@ -112,10 +112,10 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let mut driver = JoinSet::new();
     driver.spawn(Driver::new(parts, effects).run());
 
-    let catalog = Arc::new(ArcSwap::new(catalog));
+    let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
     let api_state = ApiState {
-        catalog: catalog.clone(),
+        catalog: providers.clone(),
         dispatcher: Dispatcher::new(commands),
         store: store.clone(),
         clock,
@@ -125,7 +125,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         telemetry: telemetry.clone(),
     };
     let admin_state = AdminState {
-        catalog,
+        catalog: providers,
         snapshot,
         store: store.clone(),
         telemetry,
@@ -141,7 +141,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let admin_router = admin::router(admin_state);
     listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
     info!(api = %api_at, admin = %admin_at, "ready");
-    Ok(Server { api: api_at, admin: admin_at, stops, driver, listeners, flushed, store })
+    Ok(Server { api: api_at, admin: admin_at, stops, driver, listeners, catalog, flushed, store })
 }
 
 async fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
