@@ -11,7 +11,8 @@ use super::super::{Rejected, retry_after};
 use super::{AfterFlush, Effect, Engine, Fact, Token, weight};
 use crate::clock::{Now, Utc};
 use crate::model::{
-    Attempt, Body, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, Recipient, State,
+    Attempt, Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason,
+    Recipient, State,
 };
 use crate::routing::{ProviderIndex, Shape};
 use crate::store::{Health, Intent, Record, Recovered};
@@ -87,7 +88,7 @@ impl Engine {
     pub(super) fn load(&mut self, body: &Arc<Body>, now: Now, effects: &mut Vec<Effect>) {
         let message = body.message();
         for (n, _) in message.recipients.iter().enumerate().filter(|(_, r)| r.no_route) {
-            self.tell_born_failed(message.id, n as u16, &message.route, effects);
+            effects.push(Effect::Tell(born_failed(message.id.delivery(n as u16), &message.route)));
         }
         if message.recipients.iter().all(|recipient| recipient.no_route) {
             // There is nothing to wait for.
@@ -104,22 +105,6 @@ impl Engine {
             let at = self.add(entry, n as u16, body, recipient, None, now);
             self.enter(at, End::Back, now);
         }
-    }
-
-    fn tell_born_failed(
-        &mut self,
-        id: MessageId,
-        n: u16,
-        route: &Arc<str>,
-        effects: &mut Vec<Effect>,
-    ) {
-        effects.push(Effect::Tell(Fact::Settled {
-            delivery: id.delivery(n),
-            route: route.clone(),
-            state: State::Failed,
-            reason: Some(Reason::NoRoute),
-            took: Duration::ZERO,
-        }));
     }
 
     /// Takes a delivery in, in no list yet.
@@ -290,12 +275,12 @@ impl Engine {
     pub(super) fn read(
         &mut self,
         id: MessageId,
-        body: Option<Arc<Body>>,
+        body: Option<&Arc<Body>>,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
         let waiting = self.loading.remove(&id).unwrap_or_default();
-        if let (Some(body), Some(entry)) = (&body, self.deliveries.find(id))
+        if let (Some(body), Some(entry)) = (body, self.deliveries.find(id))
             && self.deliveries.entry(entry).body.is_none()
         {
             // Kept whatever the cache holds: it was read because its turn has come.
@@ -372,5 +357,16 @@ impl Engine {
     /// The oldest delivery that waits, for each route and priority.
     pub(super) fn oldest_waiting(&self) -> Vec<(Arc<str>, Priority, Utc)> {
         self.lanes.oldest(&self.deliveries)
+    }
+}
+
+/// A delivery that no provider of its route could ever serve.
+fn born_failed(delivery: DeliveryId, route: &Arc<str>) -> Fact {
+    Fact::Settled {
+        delivery,
+        route: route.clone(),
+        state: State::Failed,
+        reason: Some(Reason::NoRoute),
+        took: Duration::ZERO,
     }
 }

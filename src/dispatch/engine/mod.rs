@@ -171,7 +171,7 @@ impl Engine {
             Event::Restored(remembered) => self.restored(&remembered, now),
             Event::Careful(time) => self.careful_until = Some(now.instant + time),
             Event::Flushed(upto) => self.flushed(upto, now, effects),
-            Event::Read(id, body) => self.read(id, body, now, effects),
+            Event::Read(id, body) => self.read(id, body.as_ref(), now, effects),
             Event::Answered(attempt, answer) => self.answered(attempt, &answer, now, effects),
             Event::Cancel(token, id) => {
                 let cancelled = self.cancel(id, now, effects);
