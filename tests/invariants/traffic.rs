@@ -132,7 +132,7 @@ fn provider(at: usize, rng: &mut StdRng) -> Built {
         kind,
         region: rng.random_bool(0.2).then(|| "us".into()),
         max_in_flight: [1, 4, 50, 1000][rng.random_range(0..4)],
-        rate: rng.random_bool(0.3).then(|| Rate { per_second: burst * 2.0, burst }),
+        rate: rng.random_bool(0.3).then_some(Rate { per_second: burst * 2.0, burst }),
         cost_per_million: f64::from(rng.random_range(0..3)),
         budget: None,
         timeout: TIMEOUT,
