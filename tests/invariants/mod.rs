@@ -8,6 +8,7 @@
 
 mod books;
 mod disk;
+mod health;
 mod sight;
 mod traffic;
 mod vendor;
