@@ -14,6 +14,8 @@ mod latency;
 mod limits;
 mod plan;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use board::{
