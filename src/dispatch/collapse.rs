@@ -101,3 +101,7 @@ impl Age {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "collapse_tests.rs"]
+mod tests;

@@ -396,3 +396,7 @@ pub(super) fn providers(shape: &Shape) -> SmallVec<[ProviderIndex; 4]> {
     }
     found
 }
+
+#[cfg(test)]
+#[path = "fair_tests.rs"]
+mod tests;

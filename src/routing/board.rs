@@ -697,3 +697,7 @@ fn remember_error(lane: &mut Lane, answer: &Answer, at: Utc) {
     }
     lane.last_errors.push((at, answer.clone()));
 }
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

@@ -15,6 +15,8 @@ mod latency;
 mod limits;
 mod plan;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use board::{

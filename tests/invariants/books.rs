@@ -265,16 +265,13 @@ impl Books {
         }
     }
 
-    /// A backend was told that its message was taken back; `flying`: those in flight.
-    pub(super) fn cancelled(&mut self, id: MessageId, flying: impl Fn(DeliveryId) -> bool) {
+    /// A backend was told that its message was taken back.
+    pub(super) fn cancelled(&mut self, id: MessageId) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
-        for (n, delivery) in entry.deliveries.iter_mut().enumerate() {
-            let flagged = flying(id.delivery(n as u16));
-            if flagged {
-                delivery.cancelled = Cancelled::Flagged;
-            } else if entry.accepted {
-                delivery.cancelled = Cancelled::Told;
-            }
+        for delivery in &mut entry.deliveries {
+            // What has not settled by now is in flight.
+            delivery.cancelled =
+                if delivery.settled() { Cancelled::Told } else { Cancelled::Flagged };
         }
     }
 

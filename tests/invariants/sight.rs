@@ -17,7 +17,9 @@ use super::books::{Books, Pair, hold};
 use super::traffic::Setup;
 use super::vendor::TIMEOUT;
 
-/// A ready delivery with a usable candidate is attempted within this.
+/// A ready delivery with a usable candidate is attempted within this, and again
+/// as much for each of two things that must be seen first: that the provider it
+/// was promised to has been full for a second, and the same of those before it.
 const PROMPT: Duration = Duration::from_secs(1);
 /// How often everybody is looked at.
 const ROUND: Duration = Duration::from_millis(200);
@@ -193,7 +195,7 @@ impl Sight {
             let delivery = books.delivery(id);
             let to = &message.recipients[usize::from(id.n())].addresses[usize::from(pair.1)];
             let usable = !delivery.tried.contains(&pair)
-                && self.free_now(pair.0, engine, now)
+                && free_now(pair.0, engine, now)
                 && !self.device_paused(pair.0, to, now)
                 && !self.excluded(books, id, pair)
                 && self.names(pair.0, to).iter().all(|name| is_open(engine, name, now));
@@ -275,7 +277,7 @@ impl Sight {
         now: Now,
     ) {
         for at in 0..self.free_since.len() {
-            let free = self.free_now(at as u16, engine, now);
+            let free = free_now(at as u16, engine, now);
             let since = self.free_since[at].unwrap_or(now.instant);
             self.free_since[at] = free.then_some(since);
             for key in engine.board().keys_of(ProviderIndex(at as u16)) {
@@ -340,7 +342,7 @@ impl Sight {
             if let (Some(since), Some(free), true) = (since, free, fresh) {
                 let paused = self.devices.get(&(pair.0, token(to))).copied().unwrap_or(free);
                 let waited = now.instant - since.max(free).max(ready).max(paused);
-                let rests = || self.rests(id, engine, now);
+                let rests = || rests(id, engine, now);
                 hold!(11, waited <= 3 * PROMPT || rests(), "{id} waits {waited:?} before {pair:?}");
             }
             for name in &names {
@@ -363,7 +365,7 @@ impl Sight {
             12,
             !transient
                 || waited <= 3 * PROMPT
-                || self.rests(id, engine, now)
+                || rests(id, engine, now)
                 || self.is_empty(message, id),
             "no canary goes out for {waited:?} although {id} waits"
         );
@@ -371,57 +373,6 @@ impl Sight {
 
     fn is_empty(&self, message: &Message, id: DeliveryId) -> bool {
         self.candidates(message, id.n()).is_empty()
-    }
-
-    /// Whether the engine has set a time for it, which is not long past.
-    fn rests(&self, id: DeliveryId, engine: &Engine, now: Now) -> bool {
-        let live = engine.live(id.message(), now);
-        let mine = live.into_iter().find(|(n, _)| *n == id.n());
-        let set = mine.and_then(|(_, progress)| progress.next_at);
-        set.is_some_and(|at| at.plus(3 * PROMPT) > now.utc)
-    }
-
-    /// Pauses and refused credentials, as a restart must find them.
-    pub(super) fn known(&self, engine: &Engine, now: Now) -> Vec<Known> {
-        let mut known = Vec::new();
-        for (provider, _) in engine.board().lanes() {
-            for key in engine.board().keys_of(provider) {
-                let left =
-                    key.paused_until.map(|until| until.saturating_duration_since(now.instant));
-                let left = left.filter(|left| *left > KEPT_PAUSE);
-                let ejected = refused(key);
-                if left.is_some() || ejected.is_some() {
-                    let paused_until_ms = left.map(|left| now.utc.plus(left).ms());
-                    known.push(Known {
-                        key: (provider.0, key.part.clone()),
-                        paused_until_ms,
-                        ejected,
-                    });
-                }
-            }
-        }
-        known
-    }
-
-    /// Whether the process that started now knows it.
-    pub(super) fn remembers(&self, known: &[Known], engine: &Engine, now: Now) {
-        for one in known {
-            let key = find(engine, &one.key);
-            if let Some(ms) = one.paused_until_ms.filter(|ms| *ms > now.utc.ms()) {
-                let until = key.and_then(|key| key.paused_until);
-                let left = until.map(|until| until.saturating_duration_since(now.instant));
-                let ends = left.map(|left| now.utc.plus(left).ms());
-                hold!(14, ends.is_some_and(|end| end.abs_diff(ms) <= 2), "{one:?} became {key:?}");
-            }
-            if one.ejected.is_some() {
-                let cause = key.and_then(refused);
-                hold!(14, cause == one.ejected, "{one:?} became {key:?}");
-            }
-        }
-    }
-
-    fn free_now(&self, provider: u16, engine: &Engine, now: Now) -> bool {
-        engine.board().permit_at(ProviderIndex(provider), now.instant) == Some(now.instant)
     }
 
     fn device_paused(&self, provider: u16, to: &Address, now: Now) -> bool {
@@ -485,4 +436,50 @@ fn refused(key: &Key) -> Option<&'static str> {
 
 fn token(to: &Address) -> String {
     to.get("token").unwrap_or_default().to_owned()
+}
+
+/// Whether the engine has set a time for it, which is not long past.
+fn rests(id: DeliveryId, engine: &Engine, now: Now) -> bool {
+    let live = engine.live(id.message(), now);
+    let mine = live.into_iter().find(|(n, _)| *n == id.n());
+    let set = mine.and_then(|(_, progress)| progress.next_at);
+    set.is_some_and(|at| at.plus(3 * PROMPT) > now.utc)
+}
+
+/// Pauses and refused credentials, as a restart must find them.
+pub(super) fn known(engine: &Engine, now: Now) -> Vec<Known> {
+    let mut known = Vec::new();
+    for (provider, _) in engine.board().lanes() {
+        for key in engine.board().keys_of(provider) {
+            let left = key.paused_until.map(|until| until.saturating_duration_since(now.instant));
+            let left = left.filter(|left| *left > KEPT_PAUSE);
+            let ejected = refused(key);
+            if left.is_some() || ejected.is_some() {
+                let paused_until_ms = left.map(|left| now.utc.plus(left).ms());
+                known.push(Known { key: (provider.0, key.part.clone()), paused_until_ms, ejected });
+            }
+        }
+    }
+    known
+}
+
+/// Whether the process that started now knows it.
+pub(super) fn remembers(known: &[Known], engine: &Engine, now: Now) {
+    for one in known {
+        let key = find(engine, &one.key);
+        if let Some(ms) = one.paused_until_ms.filter(|ms| *ms > now.utc.ms()) {
+            let until = key.and_then(|key| key.paused_until);
+            let left = until.map(|until| until.saturating_duration_since(now.instant));
+            let ends = left.map(|left| now.utc.plus(left).ms());
+            hold!(14, ends.is_some_and(|end| end.abs_diff(ms) <= 2), "{one:?} became {key:?}");
+        }
+        if one.ejected.is_some() {
+            let cause = key.and_then(refused);
+            hold!(14, cause == one.ejected, "{one:?} became {key:?}");
+        }
+    }
+}
+
+fn free_now(provider: u16, engine: &Engine, now: Now) -> bool {
+    engine.board().permit_at(ProviderIndex(provider), now.instant) == Some(now.instant)
 }

@@ -492,8 +492,7 @@ impl World {
                 let Some(Asked::Cancel(id)) = self.asked.remove(&token.0) else {
                     panic!("nobody asked for {token:?}")
                 };
-                let sight = &self.sight;
-                self.books.cancelled(id, |delivery| sight.flies(delivery));
+                self.books.cancelled(id);
             }
             Effect::Settled(token) => {
                 let Some(Asked::Wait(id)) = self.asked.remove(&token.0) else {
@@ -501,7 +500,7 @@ impl World {
                 };
                 self.told_settled(id);
             }
-            Effect::Call(order) => self.call(*order),
+            Effect::Call(order) => self.call(&order),
             Effect::Read(id) => {
                 self.reads.insert(id);
                 self.soon(0, 20, Happening::Read(self.epoch, id));
@@ -533,7 +532,7 @@ impl World {
         }
     }
 
-    fn call(&mut self, order: Order) {
+    fn call(&mut self, order: &Order) {
         let message = order.body.message();
         let id = message.id.delivery(order.n);
         let provider = order.permit.provider();
@@ -583,11 +582,11 @@ impl World {
         for record in &records {
             self.books.durable(record);
         }
-        let known = self.sight.known(&self.engine, self.now);
+        let known = super::sight::known(&self.engine, self.now);
         self.disk.crash();
         self.books.crashed(self.now);
         self.boot(true);
-        self.sight.remembers(&known, &self.engine, self.now);
+        super::sight::remembers(&known, &self.engine, self.now);
     }
 
     fn boot(&mut self, clean: bool) {

@@ -11,7 +11,8 @@ use super::super::{Rejected, retry_after};
 use super::{AfterFlush, Effect, Engine, Fact, Token, weight};
 use crate::clock::{Now, Utc};
 use crate::model::{
-    Attempt, Body, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, Recipient, State,
+    Attempt, Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason,
+    Recipient, State,
 };
 use crate::routing::{ProviderIndex, Shape};
 use crate::store::{Health, Intent, Record, Recovered};
@@ -87,13 +88,7 @@ impl Engine {
     pub(super) fn load(&mut self, body: &Arc<Body>, now: Now, effects: &mut Vec<Effect>) {
         let message = body.message();
         for (n, _) in message.recipients.iter().enumerate().filter(|(_, r)| r.no_route) {
-            effects.push(Effect::Tell(Fact::Settled {
-                delivery: message.id.delivery(n as u16),
-                route: message.route.clone(),
-                state: State::Failed,
-                reason: Some(Reason::NoRoute),
-                took: Duration::ZERO,
-            }));
+            effects.push(Effect::Tell(born_failed(message.id.delivery(n as u16), &message.route)));
         }
         if message.recipients.iter().all(|recipient| recipient.no_route) {
             // There is nothing to wait for.
@@ -362,5 +357,16 @@ impl Engine {
     /// The oldest delivery that waits, for each route and priority.
     pub(super) fn oldest_waiting(&self) -> Vec<(Arc<str>, Priority, Utc)> {
         self.lanes.oldest(&self.deliveries)
+    }
+}
+
+/// A delivery that no provider of its route could ever serve.
+fn born_failed(delivery: DeliveryId, route: &Arc<str>) -> Fact {
+    Fact::Settled {
+        delivery,
+        route: route.clone(),
+        state: State::Failed,
+        reason: Some(Reason::NoRoute),
+        took: Duration::ZERO,
     }
 }

@@ -1,0 +1,155 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use pushyard_providers::{Priority, Push};
+
+use super::{End, Lanes};
+use crate::clock::Utc;
+use crate::dispatch::deliveries::{ClientIndex, Deliveries, ShapeIndex, StubRef};
+use crate::model::{Durability, IdGenerator, Message, OnAmbiguous};
+use crate::routing::{Balance, Candidate, Keys, ProviderIndex, Shape};
+
+const PROVIDER: ProviderIndex = ProviderIndex(0);
+const NOW: Utc = Utc::from_ms(1_760_000_000_000);
+
+/// Lanes in front of one provider.
+struct Queue {
+    deliveries: Deliveries,
+    lanes: Lanes,
+    ids: IdGenerator,
+}
+
+impl Queue {
+    fn new() -> Self {
+        let (deliveries, ids) = (Deliveries::default(), IdGenerator::default());
+        Self { deliveries, lanes: Lanes::new(1), ids }
+    }
+
+    fn lane(&mut self, route: &str) -> ShapeIndex {
+        let candidate = Candidate {
+            provider: PROVIDER,
+            address: 0,
+            tier: 0,
+            weight: 1.0,
+            cost: 0.0,
+            keys: Keys::new(),
+        };
+        self.lanes.join(Shape {
+            route: route.into(),
+            route_index: Some(0),
+            balance: Balance::LeastLatency,
+            candidates: vec![candidate],
+        })
+    }
+
+    /// One delivery of a client, accepted at `at`.
+    fn push(&mut self, client: u16, priority: Priority, route: &str, at: Utc) -> StubRef {
+        let id = self.ids.next(at, &mut rand::rng());
+        let message = Message {
+            id,
+            client: "client".into(),
+            route: route.into(),
+            deliver_at: None,
+            ttl: Duration::from_secs(3600),
+            on_ambiguous: OnAmbiguous::Resend,
+            durability: Durability::Disk,
+            push: Push { priority, ..Push::default() },
+            recipients: Vec::new(),
+            metadata: std::collections::BTreeMap::new(),
+            idempotency: None,
+            warnings: Vec::new(),
+            unresolved: Vec::new(),
+        };
+        let lane = self.lane(route);
+        let entry = self.deliveries.add_message(&message, ClientIndex(client));
+        let stub = self.deliveries.add_delivery(entry, 0, lane);
+        self.lanes.push(&mut self.deliveries, stub, End::Back);
+        stub
+    }
+
+    fn take(&mut self, now: Utc) -> Option<StubRef> {
+        let next = self.lanes.next(&self.deliveries, PROVIDER, now, &mut |_, _| true)?;
+        self.lanes.take(&mut self.deliveries, next, PROVIDER);
+        Some(next)
+    }
+
+    /// Takes so many, and says what of them is counted how often.
+    fn counts<K: std::hash::Hash + Eq>(
+        &mut self,
+        calls: usize,
+        mut key: impl FnMut(&mut Self, StubRef) -> K,
+    ) -> HashMap<K, usize> {
+        let mut counts = HashMap::new();
+        for _ in 0..calls {
+            let at = self.take(NOW).unwrap();
+            *counts.entry(key(self, at)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+#[test]
+fn each_of_n_clients_with_work_gets_at_least_nine_tenths_of_its_share() {
+    for clients in [2, 3, 7, 20, 50, 100] {
+        let mut queue = Queue::new();
+        for client in 0..clients {
+            // The first one floods.
+            for _ in 0..if client == 0 { 3000 } else { 600 } {
+                queue.push(client, Priority::High, "default", NOW);
+            }
+        }
+        let counts = queue.counts(1000, |queue, at| queue.deliveries.message_of(at).client.0);
+        let share = 900 / usize::from(clients);
+        for client in 0..clients {
+            let got = counts.get(&client).copied().unwrap_or(0);
+            assert!(got >= share, "client {client} of {clients} got {got}, not {share}");
+        }
+    }
+}
+
+#[test]
+fn high_goes_before_normal_four_to_one() {
+    let mut queue = Queue::new();
+    for _ in 0..100 {
+        queue.push(0, Priority::Normal, "default", NOW);
+        queue.push(0, Priority::High, "default", NOW);
+    }
+    let counts = queue.counts(100, |queue, at| queue.deliveries.message_of(at).policy.priority);
+    assert_eq!((counts[&Priority::High], counts[&Priority::Normal]), (80, 20));
+}
+
+#[test]
+fn the_oldest_goes_first_until_it_has_waited_for_half_a_minute() {
+    let mut queue = Queue::new();
+    let all: Vec<StubRef> = (0..8).map(|_| queue.push(0, Priority::High, "default", NOW)).collect();
+    assert_eq!(queue.take(NOW.plus(Duration::from_secs(30))), Some(all[0]));
+    let late = NOW.plus(Duration::from_secs(31));
+    let order: Vec<StubRef> = (0..5).filter_map(|_| queue.take(late)).collect();
+    // Three of the newest for each of the oldest.
+    assert_eq!(order, [all[7], all[6], all[5], all[1], all[4]]);
+}
+
+#[test]
+fn a_lane_that_is_always_full_does_not_hide_another_of_the_same_client() {
+    let mut queue = Queue::new();
+    for _ in 0..1000 {
+        queue.push(0, Priority::High, "crowded", NOW);
+    }
+    let lonely = queue.push(0, Priority::High, "lonely", NOW);
+    let first: Vec<StubRef> = (0..4).filter_map(|_| queue.take(NOW)).collect();
+    assert!(first.contains(&lonely));
+}
+
+#[test]
+fn a_delivery_that_is_not_wanted_stays_and_others_are_asked() {
+    let mut queue = Queue::new();
+    let first = queue.push(0, Priority::High, "closed", NOW);
+    let second = queue.push(1, Priority::High, "open", NOW);
+    let open = |_: StubRef, shape: &Shape| &*shape.route == "open";
+    let next = queue.lanes.next(&queue.deliveries, PROVIDER, NOW, &mut { open });
+    assert_eq!(next, Some(second));
+    queue.lanes.remove(&mut queue.deliveries, first);
+    queue.lanes.remove(&mut queue.deliveries, second);
+    assert_eq!(queue.take(NOW), None);
+    assert_eq!(queue.lanes.waiting(PROVIDER), 0);
+}

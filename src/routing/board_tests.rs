@@ -1,0 +1,253 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use pushyard_providers::{Answer, Outcome, Part};
+
+use super::{Board, Ended, KeyIndex, Keys, LeftOut, Permit, Remembered};
+use crate::clock::{Clock, Now};
+use crate::routing::testing::{catalog, settings};
+use crate::routing::{Cause, ProviderIndex, ProviderSettings, Rate, Status};
+
+const S: Duration = Duration::from_secs(1);
+const P: ProviderIndex = ProviderIndex(0);
+
+/// A board over one provider, and the moment.
+struct Desk {
+    board: Board,
+    now: Now,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self::of(settings("p"))
+    }
+
+    fn of(settings: ProviderSettings) -> Self {
+        let now = Clock::default().now();
+        Self { board: Board::new(&catalog(vec![settings], Vec::new()), now.instant), now }
+    }
+
+    fn whole(&self) -> Keys {
+        Keys::from_slice(&[self.board.lane(P).key])
+    }
+
+    /// The keys of an address of an app.
+    fn app(&mut self, name: &str) -> Keys {
+        let key = self.board.key(P, &Part::app(name), self.now.instant);
+        Keys::from_slice(&[self.board.lane(P).key, key])
+    }
+
+    fn admit(&mut self, keys: &Keys) -> Option<Permit> {
+        self.board.admit(P, keys, false, self.now.instant)
+    }
+
+    fn answer(&mut self, permit: &Permit, keys: &Keys, answer: &Answer) {
+        let ended = Ended { permit, keys, answer, elapsed: S / 10, address: 7 };
+        self.board.answered(&ended, self.now, &mut || 0.0);
+    }
+
+    fn call(&mut self, keys: &Keys, answer: &Answer) {
+        let permit = self.admit(keys).expect("a permit is free");
+        self.answer(&permit, keys, answer);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        self.board.tick(self.now.instant);
+    }
+
+    fn why(&self, keys: &Keys) -> Option<LeftOut> {
+        self.board.open(keys, false, self.now.instant).err().map(|closed| closed.why)
+    }
+
+    fn status(&self, key: KeyIndex) -> Status {
+        self.board.key_at(key).health.status()
+    }
+}
+
+fn throttled(after: Option<Duration>) -> Answer {
+    let mut answer = Answer::new(Outcome::Throttled);
+    answer.retry_after = after;
+    answer
+}
+
+#[test]
+fn an_outage_of_one_app_leaves_the_others_alone() {
+    let mut desk = Desk::new();
+    let (ill, well) = (desk.app("ill"), desk.app("well"));
+    for _ in 0..5 {
+        desk.call(&ill, &Answer::new(Outcome::Unavailable).about(Part::app("ill")));
+    }
+    assert_eq!(desk.why(&ill), Some(LeftOut::Ejected));
+    assert_eq!(desk.why(&well), None);
+    for _ in 0..5 {
+        desk.call(&well, &Answer::new(Outcome::Unavailable));
+    }
+    assert_eq!(desk.why(&well), Some(LeftOut::Ejected));
+}
+
+#[test]
+fn a_failure_about_the_device_is_no_sample() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    for _ in 0..50 {
+        desk.call(&keys, &Answer::new(Outcome::Unavailable).about(Part::Device));
+    }
+    assert_eq!(desk.why(&keys), None);
+    assert_eq!(desk.board.key_at(keys[0]).health.counts(desk.now.instant).samples(), 0);
+}
+
+#[test]
+fn a_refused_credential_ejects_its_part_at_once_and_is_remembered_until_it_is_taken() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    desk.call(&keys, &Answer::new(Outcome::AuthFailed));
+    assert_eq!(desk.why(&keys), Some(LeftOut::Ejected));
+    let kept = |desk: &mut Desk| desk.board.take_remembered(desk.now).pop().and_then(|r| r.ejected);
+    assert_eq!(kept(&mut desk).as_deref(), Some("auth"));
+    desk.pass(60 * S);
+    assert!(matches!(desk.status(keys[0]), Status::Probing { cause: Cause::Auth, .. }));
+    assert_eq!(kept(&mut desk).as_deref(), Some("auth"), "a restart must not heal it");
+    for _ in 0..3 {
+        desk.call(&keys, &Answer::new(Outcome::Accepted));
+        desk.pass(S);
+    }
+    assert_eq!(kept(&mut desk), None);
+}
+
+#[test]
+fn a_throttle_pauses_its_part_for_the_time_the_vendor_names() {
+    let mut desk = Desk::new();
+    let (busy, calm) = (desk.app("busy"), desk.app("calm"));
+    desk.call(&busy, &throttled(Some(20 * S)).about(Part::app("busy")));
+    assert_eq!(desk.why(&busy), Some(LeftOut::Throttled));
+    assert_eq!(desk.why(&calm), None);
+    assert_eq!(desk.board.wake_at(desk.now.instant), Some(desk.now.instant + 20 * S));
+    desk.pass(20 * S);
+    assert_eq!(desk.why(&busy), None);
+}
+
+#[test]
+fn throttles_without_a_time_double_from_a_second_to_a_minute() {
+    for zero in [None, Some(Duration::ZERO)] {
+        let mut desk = Desk::new();
+        let keys = desk.whole();
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            desk.call(&keys, &throttled(zero));
+            desk.pass(S * pause - S / 1000);
+            assert_eq!(desk.why(&keys), Some(LeftOut::Throttled), "{pause} s");
+            desk.pass(S / 1000);
+            assert_eq!(desk.why(&keys), None, "{pause} s");
+        }
+        desk.call(&keys, &Answer::new(Outcome::Accepted));
+        desk.call(&keys, &throttled(zero));
+        desk.pass(S);
+        assert_eq!(desk.why(&keys), None, "a success starts anew");
+    }
+}
+
+#[test]
+fn pauses_over_half_a_minute_are_kept_and_go_on_after_a_restart() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    desk.call(&keys, &throttled(Some(30 * S)));
+    assert_eq!(desk.board.take_remembered(desk.now), []);
+    desk.pass(30 * S);
+    desk.call(&keys, &throttled(Some(100 * S)));
+    let kept = desk.board.take_remembered(desk.now);
+    let until = desk.now.utc.plus(100 * S);
+    let remembered = Remembered {
+        provider: Arc::from("p"),
+        part: String::new(),
+        paused_until: Some(until),
+        ejected: None,
+    };
+    assert_eq!(kept[..], *std::slice::from_ref(&remembered));
+
+    let mut desk = Desk::new();
+    let utc = until;
+    desk.now.utc = crate::clock::Utc::from_ms(utc.ms() - 40_000);
+    desk.board.restore(P, &remembered, desk.now);
+    desk.pass(39 * S);
+    let keys = desk.whole();
+    assert_eq!(desk.why(&keys), Some(LeftOut::Throttled));
+    desk.pass(S);
+    assert_eq!(desk.why(&keys), None);
+}
+
+#[test]
+fn throttled_device_pauses_only_that_address() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    desk.call(&keys, &throttled(Some(5 * S)).about(Part::Device));
+    let at = desk.now.instant;
+    assert_eq!(desk.board.address_paused(P, || 7, at), Some(at + 5 * S));
+    assert_eq!(desk.board.address_paused(P, || 8, at), None);
+    assert_eq!(desk.board.address_paused(P, || 7, at + 5 * S), None);
+    assert_eq!(desk.why(&keys), None);
+}
+
+#[test]
+fn an_ejection_wakes_the_board_at_its_end_and_not_never() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    for _ in 0..5 {
+        desk.call(&keys, &Answer::new(Outcome::Unavailable));
+    }
+    let ejected = desk.now.instant;
+    desk.now = desk.now.plus(10 * S);
+    assert_eq!(desk.board.wake_at(desk.now.instant), Some(ejected + 30 * S));
+}
+
+#[test]
+fn calls_in_flight_stay_within_the_limit_and_the_pace() {
+    let rate = Some(Rate { per_second: 2.0, burst: 3.0 });
+    let mut desk = Desk::of(ProviderSettings { rate, ..settings("p") });
+    let keys = desk.whole();
+    let began = (0..10).filter(|_| desk.admit(&keys).is_some()).count();
+    assert_eq!(began, 3);
+    desk.pass(S + S / 100);
+    assert_eq!((0..10).filter(|_| desk.admit(&keys).is_some()).count(), 2);
+
+    let mut desk = Desk::of(ProviderSettings { max_in_flight: 6, ..settings("p") });
+    let keys = desk.whole();
+    assert_eq!((0..10).filter(|_| desk.admit(&keys).is_some()).count(), 6);
+    desk.board.capacity(P, Some(1), desk.now.instant);
+    assert_eq!(desk.board.allowed(P, desk.now.instant), 4, "never less than four");
+}
+
+#[test]
+fn a_permit_that_was_not_used_is_void_after_an_ejection_or_a_pause() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    let held = desk.admit(&keys).unwrap();
+    assert!(desk.board.holds(&held, &keys, desk.now.instant));
+    desk.call(&keys, &throttled(Some(S)));
+    assert!(!desk.board.holds(&held, &keys, desk.now.instant));
+    desk.pass(S);
+    assert!(desk.board.holds(&held, &keys, desk.now.instant));
+    desk.call(&keys, &Answer::new(Outcome::AuthFailed));
+    assert!(!desk.board.holds(&held, &keys, desk.now.instant));
+    desk.board.withdraw(&held, &keys, desk.now.instant);
+    assert_eq!(desk.board.lane(P).in_flight, 0);
+}
+
+#[test]
+fn a_provider_from_which_no_permit_comes_back_is_known_to_be_full() {
+    let mut desk = Desk::of(ProviderSettings { max_in_flight: 4, ..settings("p") });
+    let keys = desk.whole();
+    let permits: Vec<Permit> = (0..4).filter_map(|_| desk.admit(&keys)).collect();
+    let began = desk.now.instant;
+    desk.pass(3 * S);
+    assert_eq!(desk.board.full(P, desk.now.instant), Some((began, 0)));
+    // One comes back and is taken at once: still full, but it moves.
+    desk.answer(&permits[0], &keys, &Answer::new(Outcome::Accepted));
+    assert_eq!(desk.board.full(P, desk.now.instant), None);
+    desk.admit(&keys).unwrap();
+    assert_eq!(desk.board.full(P, desk.now.instant), Some((began, 1)));
+    // One that nobody wants for a while ends it.
+    desk.answer(&permits[1], &keys, &Answer::new(Outcome::Accepted));
+    desk.pass(S);
+    desk.admit(&keys).unwrap();
+    assert_eq!(desk.board.full(P, desk.now.instant), Some((desk.now.instant, 0)));
+}

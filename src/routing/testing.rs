@@ -1,0 +1,122 @@
+//! What the tests of routing are built with: an adapter that only declares
+//! itself, and a catalog of such.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use pushyard_providers::address::{Field, Need};
+use pushyard_providers::{
+    Address, Answer, Call, Dedup, Gauge, Invalid, Kind, Part, Parts, Payload, ProbeProfile,
+    Profile, Proves, Provider, Push, VendorRequest,
+};
+
+use super::{Built, Catalog, HealthSettings, ProviderSettings, RetrySettings, Route};
+use crate::model::Recipient;
+
+/// A kind whose addresses may name an app.
+pub(super) static KIND: Kind = Kind {
+    name: "test",
+    fields: &[
+        Field { name: "token", need: Need::Required },
+        Field { name: "app", need: Need::Optional },
+    ],
+    check_address: |_| Ok(()),
+    settings: &[],
+    build: |_| Err(Vec::new()),
+};
+
+struct Fake(Profile);
+
+impl Provider for Fake {
+    fn profile(&self) -> &Profile {
+        &self.0
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        address.get("app") != Some("unknown")
+    }
+
+    fn parts(&self, address: &Address) -> Parts {
+        address.get("app").map(Part::app).into_iter().collect()
+    }
+
+    fn encode(&self, _: &Push) -> Result<Payload, Invalid> {
+        Err(Invalid { code: "test", detail: String::new() })
+    }
+
+    fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
+        Err(Invalid { code: "test", detail: String::new() })
+    }
+
+    fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {
+        unreachable!("routing makes no call")
+    }
+
+    fn refresh(&self, _: u64) -> BoxFuture<'_, bool> {
+        unreachable!("routing makes no call")
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Answer> {
+        unreachable!("routing makes no call")
+    }
+
+    fn gauge(&self) -> Gauge {
+        Gauge::default()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        unreachable!("routing makes no call")
+    }
+}
+
+/// Of a provider with this id and defaults else.
+pub(super) fn settings(id: &str) -> ProviderSettings {
+    ProviderSettings {
+        id: id.into(),
+        kind: KIND.name,
+        region: None,
+        max_in_flight: 1000,
+        rate: None,
+        cost_per_million: 0.0,
+        budget: None,
+        timeout: Duration::from_secs(10),
+        retry: RetrySettings::default(),
+        health: HealthSettings::default(),
+        probe: None,
+    }
+}
+
+/// Providers with these settings, and routes.
+pub(super) fn catalog(providers: Vec<ProviderSettings>, routes: Vec<Route>) -> Catalog {
+    let built = |(serial, settings): (usize, ProviderSettings)| {
+        let probe = ProbeProfile {
+            proves: Proves::Nothing,
+            min_interval: Duration::ZERO,
+            only_when_quiet: false,
+        };
+        let profile = Profile {
+            kind: KIND.name,
+            dedup: Dedup::None,
+            min_retry: Duration::ZERO,
+            probe,
+            ping_interval: None,
+        };
+        let provider = Arc::new(Fake(profile));
+        Built { settings: Arc::new(settings), provider, serial: serial as u64 }
+    };
+    Catalog { providers: providers.into_iter().enumerate().map(built).collect(), routes }
+}
+
+/// A recipient with an address for each (token, app); no app: empty.
+pub(super) fn recipient(addresses: &[(&str, &str)]) -> Recipient {
+    let address = |(token, app): &(&str, &str)| {
+        let mut values = vec![("token", *token)];
+        if !app.is_empty() {
+            values.push(("app", *app));
+        }
+        Address::new(&KIND, &values, None, None).unwrap()
+    };
+    let addresses = addresses.iter().map(address).collect();
+    Recipient { reference: None, region: None, addresses, no_route: false }
+}
