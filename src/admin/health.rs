@@ -1,12 +1,13 @@
 //! `/livez`, `/readyz`: always open, for probes of the platform.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Shared;
+use crate::api::Parameters;
 use crate::store::Health;
 
 /// The process answers.
@@ -22,7 +23,10 @@ pub(super) struct ReadyQuery {
 
 /// Whether messages can be taken: the store is writable and no drain is on. A
 /// vendor's outage does not make it unready: the queue must then absorb.
-pub(super) async fn ready(State(state): Shared, Query(query): Query<ReadyQuery>) -> Response {
+pub(super) async fn ready(
+    State(state): Shared,
+    Parameters(query): Parameters<ReadyQuery>,
+) -> Response {
     let store = match state.store.health() {
         Health::Writable => "writable",
         Health::Full => "full",

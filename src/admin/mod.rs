@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,7 +19,8 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{
-    Authenticator, Observe, Page, Problem, RequestId, panicked, unknown_method, unknown_path,
+    Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, panicked,
+    unknown_method, unknown_path,
 };
 use crate::dispatch::Snapshot;
 use crate::routing::Catalog;
@@ -87,7 +88,7 @@ async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
 async fn providers(
     State(state): Shared,
     headers: HeaderMap,
-    Query(page): Query<PageQuery>,
+    Parameters(page): Parameters<PageQuery>,
 ) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     let snapshot = state.snapshot.load();
@@ -100,7 +101,7 @@ async fn providers(
 async fn provider(
     State(state): Shared,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     let snapshot = state.snapshot.load();
@@ -117,7 +118,7 @@ async fn provider(
 async fn routes(
     State(state): Shared,
     headers: HeaderMap,
-    Query(page): Query<PageQuery>,
+    Parameters(page): Parameters<PageQuery>,
 ) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     let (catalog, snapshot) = (state.catalog.load(), state.snapshot.load());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -15,7 +15,7 @@ use super::auth::Caller;
 use super::openapi::{AcceptedOrView, MessageRequest};
 use super::page::Page;
 use super::problem::{Code, Problem};
-use super::read::{self, Media};
+use super::read::{self, Media, Segment};
 use super::submit::{Submitted, blocking};
 use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
 use crate::intake::time;
@@ -93,7 +93,7 @@ pub(super) async fn submit(
 )]
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     request: Request,
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(request.headers())?;
@@ -125,7 +125,7 @@ struct PageQuery {
 )]
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(&headers)?;

@@ -32,6 +32,7 @@ pub use client::{Client, KeyHash};
 pub use layers::{Admit, Observe, RequestId};
 pub use page::Page;
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
+pub use read::{Parameters, Segment};
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};

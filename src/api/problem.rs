@@ -367,7 +367,7 @@ impl From<StoreError> for Problem {
 
 /// A path that is not there.
 pub async fn unknown_path() -> Problem {
-    Problem::not_found("this path does not exist; GET /openapi.json lists all")
+    Problem::not_found("this path does not exist on this listener")
 }
 
 /// A method that the path does not take. The router adds `Allow`.

@@ -2,8 +2,9 @@
 //! its query parameters and its idempotency key.
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Query;
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
@@ -94,6 +95,31 @@ async fn gather(mut body: Body, kept: u64, most: u64) -> Result<Option<Bytes>, a
         }
     }
     Ok((length <= kept).then(|| whole.freeze()))
+}
+
+/// The one segment of a path that varies. What is no UTF-8 names nothing.
+#[derive(Debug)]
+pub struct Segment(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(segment)| Self(segment)).map_err(|_| Problem::not_found("no such id"))
+    }
+}
+
+/// The query parameters of a call.
+#[derive(Debug)]
+pub struct Parameters<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        query(&parts.uri).map(Self)
+    }
 }
 
 /// 413.

@@ -344,7 +344,7 @@ impl Check<'_> {
         }
     }
 
-    fn warn(&self, text: impl Into<String>) {
+    pub(super) fn warn(&self, text: impl Into<String>) {
         self.warnings.borrow_mut().push(text.into());
     }
 

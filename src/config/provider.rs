@@ -16,7 +16,7 @@ use super::check::{Check, check_name};
 use super::error::Spot;
 use super::file::{self, Own, Written};
 use super::value::{At, Field};
-use crate::routing::ProviderSettings;
+use crate::routing::{HealthSettings, ProviderSettings};
 
 /// A provider that has been checked.
 #[derive(Clone)]
@@ -113,8 +113,10 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
             return None;
         }
     };
+    let id = id?.value.as_str();
+    warn_of_idle_keys(check, id, &written.health);
     let settings = ProviderSettings {
-        id: id?.value.as_str().into(),
+        id: id.into(),
         kind: kind.name,
         region: written.region.map(Into::into),
         max_in_flight: written.max_in_flight,
@@ -127,6 +129,25 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
         probe: written.probe,
     };
     Some(ProviderEntry { settings: Arc::new(settings), kind, context, ca_file, checked })
+}
+
+/// Thresholds of triggers that this release does not have yet: set to something
+/// else, they are told, so that nobody believes them to work.
+fn warn_of_idle_keys(check: &Check<'_>, id: &str, health: &HealthSettings) {
+    let default = HealthSettings::default();
+    let differs = |a: f64, b: f64| (a - b).abs() > f64::EPSILON;
+    let keys = [
+        ("min_samples", health.min_samples != default.min_samples),
+        ("eject_below", differs(health.eject_below, default.eject_below)),
+        ("degraded_below", differs(health.degraded_below, default.degraded_below)),
+        ("recover_above", differs(health.recover_above, default.recover_above)),
+        ("slow_above", health.slow_above != default.slow_above),
+        ("stall_after", health.stall_after != default.stall_after),
+        ("mass_gone_above", differs(health.mass_gone_above, default.mass_gone_above)),
+    ];
+    for (key, _) in keys.iter().filter(|(_, set)| *set) {
+        check.warn(format!("provider {id}: health.{key} has no effect in this release yet"));
+    }
 }
 
 /// What the vendor's module says, at the keys that it is about.

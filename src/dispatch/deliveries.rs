@@ -464,6 +464,11 @@ impl Deliveries {
         self.timers.remove(&(until.ms(), at));
     }
 
+    /// The deliveries that wait for a time.
+    pub(super) fn waiting_for_a_time(&self) -> impl Iterator<Item = StubRef> {
+        self.timers.iter().map(|(_, at)| *at)
+    }
+
     /// A delivery whose time has come, taken out.
     pub(super) fn due(&mut self, now: Utc) -> Option<StubRef> {
         let (at, stub) = *self.timers.first()?;

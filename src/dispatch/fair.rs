@@ -81,6 +81,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// How many wait here.
+    pub(super) fn len(&self) -> usize {
+        self.clients.iter().map(|(_, of)| of.high.list.len() + of.normal.list.len()).sum()
+    }
+
     fn classes(&mut self, client: ClientIndex) -> &mut Classes {
         let at = match self.clients.iter().position(|(known, _)| *known == client) {
             Some(at) => at,

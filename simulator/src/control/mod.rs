@@ -100,7 +100,7 @@ pub struct RequestRecord {
     pub method: String,
     /// Its path with the query.
     pub path: String,
-    /// Its headers; a value that authorises is masked, repeated ones are joined.
+    /// Its headers; as received, repeated ones are joined.
     pub headers: BTreeMap<String, String>,
     /// Its body, byte for byte where that is UTF-8.
     pub body: String,

@@ -403,7 +403,7 @@ async fn problem_json_is_exactly_this() {
     let answer = house.post(address(json!({"kind": "apn", "token": "ab"})).to_string()).await;
     insta::assert_snapshot!(String::from_utf8(answer.body).unwrap(), @r#"{"type":"urn:pushyard:problem:invalid","code":"invalid","title":"The request has faults","status":422,"detail":"/to/0/addresses/0/kind: unknown kind \"apn\"; did you mean \"apns\"?","errors":[{"pointer":"/to/0/addresses/0/kind","detail":"unknown kind \"apn\"; did you mean \"apns\"?","code":"unknown_kind"}]}"#);
     let answer = house.get("/nowhere").await;
-    insta::assert_snapshot!(String::from_utf8(answer.body).unwrap(), @r#"{"type":"urn:pushyard:problem:not_found","code":"not_found","title":"There is no such thing","status":404,"detail":"this path does not exist; GET /openapi.json lists all"}"#);
+    insta::assert_snapshot!(String::from_utf8(answer.body).unwrap(), @r#"{"type":"urn:pushyard:problem:not_found","code":"not_found","title":"There is no such thing","status":404,"detail":"this path does not exist on this listener"}"#);
 }
 
 #[tokio::test]

@@ -355,8 +355,22 @@ impl Engine {
     }
 
     /// The oldest delivery that waits, for each route and priority.
-    pub(super) fn oldest_waiting(&self) -> Vec<(Arc<str>, Priority, Utc)> {
-        self.lanes.oldest(&self.deliveries)
+    pub(super) fn oldest_waiting(&self, now: Utc) -> Vec<(Arc<str>, Priority, Utc)> {
+        let mut oldest = self.lanes.oldest(&self.deliveries);
+        for at in self.deliveries.waiting_for_a_time() {
+            let entry = self.deliveries.message_of(at);
+            let (priority, since) = (entry.policy.priority, entry.not_before());
+            if since > now {
+                // Its time to be delivered has not come.
+                continue;
+            }
+            let route = &self.lanes.lane(self.deliveries.stubs[at].shape).shape.route;
+            match oldest.iter_mut().find(|(known, p, _)| known == route && *p == priority) {
+                Some((.., known)) => *known = since.min(*known),
+                None => oldest.push((route.clone(), priority, since)),
+            }
+        }
+        oldest
     }
 }
 

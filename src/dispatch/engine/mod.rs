@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use pushyard_providers::Part;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -79,6 +80,8 @@ pub struct Engine {
     dirty: Vec<bool>,
     safety_wake: std::time::Instant,
     next_spent: std::time::Instant,
+    /// Since when each provider as a whole has been in its state.
+    since: Vec<Utc>,
     /// What time alone changes is looked at from then on, by whichever event
     /// comes first: a wake-up must not be lost to one that came just before it.
     due: std::time::Instant,
@@ -156,6 +159,7 @@ impl Engine {
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
             next_spent: now.instant + SPENT_EVERY,
+            since: vec![now.utc; providers],
             due: now.instant,
             drained: Window::new(std::time::Duration::from_secs(10), now.instant),
             store: Health::Writable,
@@ -220,6 +224,9 @@ impl Engine {
             self.pump_provider(ProviderIndex(at as u16), now, effects);
         }
         for moved in self.board.take_moved() {
+            if moved.part == Part::Provider {
+                self.since[moved.provider.at()] = now.utc;
+            }
             // An ejected provider is probed more often.
             self.schedule_probe(moved.provider, now.instant);
             effects.push(Effect::Tell(Fact::Moved(moved)));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pushyard_providers::{Answer, Priority};
 
 use super::super::deliveries::{Place, StubRef};
+use super::super::fair::Lane;
 use super::Engine;
 use crate::clock::{Now, Utc};
 use crate::model::{DeliveryId, MessageId, Progress, Reason, State};
@@ -161,17 +162,35 @@ impl Engine {
                 queued: unsettled - sending - waiting,
                 sending,
                 waiting,
-                oldest: self.oldest_waiting(),
+                oldest: self.oldest_waiting(now.utc),
             },
             usable_tiers: self.usable_tiers(now),
         }
     }
 
+    /// Deliveries that could go to the provider and wait because none of their
+    /// candidates is usable.
+    fn parked(&self, provider: ProviderIndex, now: Now) -> usize {
+        let open = |candidate: &crate::routing::Candidate| {
+            self.board.open(&candidate.keys, false, now.instant).is_ok()
+        };
+        let parked = |lane: &&Lane| {
+            let candidates = &lane.shape.candidates;
+            candidates.iter().any(|candidate| candidate.provider == provider)
+                && !candidates.iter().any(open)
+        };
+        self.lanes.all().filter(parked).map(Lane::len).sum()
+    }
+
     fn usable_tiers(&self, now: Now) -> Vec<(Arc<str>, Option<u8>)> {
         let usable = |provider: ProviderIndex| {
-            let mut keys = crate::routing::Keys::new();
-            keys.push(self.board.lane(provider).key);
-            self.board.open(&keys, false, now.instant).is_ok()
+            let key = self.board.key_at(self.board.lane(provider).key);
+            let paused = key.paused_until.is_some_and(|until| until > now.instant);
+            match key.health.status() {
+                // On probation it is used, if carefully.
+                Status::Healthy { .. } | Status::Probing { .. } => !paused,
+                Status::Ejected { .. } => false,
+            }
         };
         self.catalog
             .routes
@@ -199,7 +218,7 @@ impl Engine {
             kind: lane.settings.kind,
             state,
             reason,
-            since: utc_before(key.health.since(), now),
+            since: self.since[provider.at()],
             until,
             window_s: lane.settings.health.window.as_secs(),
             counts: key.health.counts(now.instant),
@@ -207,7 +226,7 @@ impl Engine {
             in_flight: lane.in_flight,
             limit: self.board.allowed(provider, now.instant),
             rate: lane.settings.rate.map(|rate| rate.per_second),
-            parked: self.lanes.waiting(provider) + self.ready[provider.at()].len(),
+            parked: self.parked(provider, now),
             paused_until: key.paused_until.filter(|at| *at > now.instant).map(|at| utc_of(at, now)),
             keys: self.board.keys_of(provider).map(key_view).collect(),
             last_errors: lane.last_errors.clone(),
@@ -234,11 +253,6 @@ pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option
 
 fn utc_of(at: std::time::Instant, now: Now) -> Utc {
     now.utc.plus(at.saturating_duration_since(now.instant))
-}
-
-fn utc_before(at: std::time::Instant, now: Now) -> Utc {
-    let ago = now.instant.saturating_duration_since(at);
-    Utc::from_ms(now.utc.ms().saturating_sub(crate::clock::millis(ago)))
 }
 
 /// A delivery named by its id, for logs.
