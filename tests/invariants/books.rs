@@ -269,9 +269,9 @@ impl Books {
     pub(super) fn cancelled(&mut self, id: MessageId) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         for delivery in &mut entry.deliveries {
-            // What has not settled by now is in flight.
-            delivery.cancelled =
-                if delivery.settled() { Cancelled::Told } else { Cancelled::Flagged };
+            // Any other was in flight when the engine answered, or had ended by itself.
+            let cancelled = delivery.written.as_ref().is_some_and(|p| p.state == State::Cancelled);
+            delivery.cancelled = if cancelled { Cancelled::Told } else { Cancelled::Flagged };
         }
     }
 

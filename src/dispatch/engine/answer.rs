@@ -176,7 +176,9 @@ impl Engine {
                 let track = self.track(at);
                 (track.progress.state, track.progress.reason) = (State::Waiting, None);
                 self.write_progress(at, now, effects);
-                self.assign(at, candidate, panic, End::Front, now, effects);
+                // Behind those that wait there: a vendor that fails for all would hold up
+                // the fresh ones of the next.
+                self.assign(at, candidate, panic, End::Back, now, effects);
             }
             None => self.end_round(at, now, effects),
         }
