@@ -65,7 +65,7 @@ pub struct Lane {
     full_since: Option<Instant>,
     /// Since when there has been a permit to give.
     free_since: Option<Instant>,
-    /// Permits that came back in the last second.
+    /// Permits that came back to be given again, in the last second.
     returned: Window,
     /// How many there may be.
     pub limit: ConcurrencyLimit,
@@ -365,15 +365,18 @@ impl Board {
         self.note_room(permit.provider, now);
     }
 
-    /// Permits were given, came back, or became more or fewer.
-    fn note_room(&mut self, provider: ProviderIndex, now: Instant) {
+    /// Permits were given, came back, or became more or fewer. Returns whether
+    /// there is one to give.
+    fn note_room(&mut self, provider: ProviderIndex, now: Instant) -> bool {
         let allowed = self.allowed(provider, now);
         let lane = &mut self.lanes[provider.at()];
         if lane.in_flight >= allowed {
             lane.free_since = None;
             lane.full_since.get_or_insert(now);
+            false
         } else {
             lane.free_since.get_or_insert(now);
+            true
         }
     }
 
@@ -397,7 +400,6 @@ impl Board {
         let Ended { permit, keys, answer, elapsed, address } = *ended;
         let lane = &mut self.lanes[permit.provider.at()];
         lane.in_flight -= 1;
-        lane.returned.record(true, now.instant);
         if answer.outcome != Outcome::Accepted {
             remember_error(lane, answer, now.utc);
         }
@@ -436,7 +438,10 @@ impl Board {
                 self.no_sample(keys, permit);
             }
         }
-        self.note_room(permit.provider, now.instant);
+        // One that a sinking limit swallows serves nobody.
+        if self.note_room(permit.provider, now.instant) {
+            self.lanes[permit.provider.at()].returned.record(true, now.instant);
+        }
     }
 
     /// A success of all the candidate's keys.
