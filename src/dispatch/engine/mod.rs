@@ -337,7 +337,7 @@ impl Engine {
         ClientIndex(at as u16)
     }
 
-    /// The recipient of a delivery whose body is in memory.
+    /// A number in 0..1.
     fn chance(&mut self) -> f64 {
         self.rng.random()
     }

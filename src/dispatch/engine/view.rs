@@ -255,7 +255,6 @@ fn utc_of(at: std::time::Instant, now: Now) -> Utc {
     now.utc.plus(at.saturating_duration_since(now.instant))
 }
 
-/// A delivery named by its id, for logs.
 impl Engine {
     /// Whether a delivery is unsettled.
     pub fn is_unsettled(&self, id: DeliveryId) -> bool {
