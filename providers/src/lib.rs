@@ -26,6 +26,7 @@ pub mod template;
 
 pub mod apns;
 pub mod fcm;
+pub mod stream;
 
 use std::any::Any;
 use std::sync::Arc;
