@@ -10,9 +10,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -26,6 +27,21 @@ use crate::dispatch::Snapshot;
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+
+/// Reads the configuration file again: what has changed, or all that is wrong.
+pub type Reload =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, Vec<serde_json::Value>>> + Send + Sync>;
+
+/// What a reload has changed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reloaded {
+    /// Sections that are in force now, as `providers.apns`.
+    pub changed: Vec<String>,
+    /// Keys that differ and are taken up at the next start.
+    pub restart_needed: Vec<String>,
+    /// Whether nothing had to be done.
+    pub unchanged: bool,
+}
 
 /// What the admin listener looks at.
 #[derive(Clone)]
@@ -43,7 +59,9 @@ pub struct AdminState {
     /// Whether `/metrics` is open to all.
     pub open_metrics: bool,
     /// The effective configuration, secrets masked.
-    pub config: Arc<serde_json::Value>,
+    pub config: Arc<ArcSwap<serde_json::Value>>,
+    /// Reads the configuration file again.
+    pub reload: Reload,
     /// Cancelled when a shutdown begins.
     pub drain: CancellationToken,
 }
@@ -58,6 +76,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/providers/{id}", get(provider))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/config", get(config))
+        .route("/admin/v1/reload", post(reload))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(
@@ -127,9 +146,32 @@ async fn routes(
     Ok(page.page(items)?.into_response())
 }
 
+async fn reload(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    match (state.reload)().await {
+        Ok(reloaded) => Ok(axum::Json(reloaded).into_response()),
+        Err(errors) => Ok(invalid_config(&errors)),
+    }
+}
+
+/// 422 with the faults of the file, each with line, column and key: places that
+/// a pointer into a JSON body could not name.
+fn invalid_config(errors: &[serde_json::Value]) -> Response {
+    let body = serde_json::json!({
+        "type": "urn:pushyard:problem:invalid_config",
+        "code": "invalid_config",
+        "title": "The configuration has faults",
+        "status": 422,
+        "detail": "nothing was changed; mend the file and reload again",
+        "errors": errors,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::UNPROCESSABLE_ENTITY, kind, body.to_string()).into_response()
+}
+
 async fn config(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
-    Ok(axum::Json(&*state.config).into_response())
+    Ok(axum::Json(&**state.config.load()).into_response())
 }
 
 /// `?limit=&cursor=`.

@@ -55,7 +55,12 @@ pub(super) fn provider(view: &ProviderView, gauge: &Gauge) -> Value {
         "reason": view.reason,
         "since": view.since.rfc3339(),
         "until": time(view.until),
-        "operator": null,
+        "operator": view.hold.as_ref().map(|hold| json!({
+            "wish": if hold.ejected { "eject" } else { "drain" },
+            "reason": hold.reason,
+            "since": hold.since.rfc3339(),
+            "until": time(hold.until),
+        })),
         "window": {
             "seconds": view.window_s,
             "successes": view.counts.successes,
@@ -113,7 +118,14 @@ pub(super) fn route(route: &Route, catalog: &Catalog, snapshot: &Snapshot) -> Va
         "tiers": tiers,
         "weights": weights,
         "balance": route.balance.word(),
-        "override": null,
+        "override": snapshot.overrides.get(&route.name).map(|spec| json!({
+            "tiers": spec.tiers,
+            "weights": spec.weights,
+            "balance": spec.balance.map(crate::routing::Balance::word),
+            "expires_at": spec.until.map(Utc::rfc3339),
+            "reason": spec.reason,
+        })),
+        "paused": snapshot.paused_routes.contains(&route.name),
         "usable_tier": usable.and_then(|(_, tier)| *tier),
     })
 }

@@ -48,19 +48,25 @@ impl ProviderEntry {
     }
 }
 
-impl PartialEq for ProviderEntry {
-    /// Whether a reload would build the same.
-    fn eq(&self, other: &Self) -> bool {
+impl ProviderEntry {
+    /// Whether the same would be built of it: what only the core knows of a
+    /// provider may differ.
+    pub fn builds_the_same(&self, other: &Self) -> bool {
         let of = |entry: &Self| {
             let Context { endpoint, connect_timeout, timeout, connections, max_in_flight, .. } =
                 entry.context.clone();
             (endpoint, connect_timeout, timeout, connections, max_in_flight)
         };
-        self.settings == other.settings
-            && self.kind == other.kind
+        self.kind == other.kind
             && of(self) == of(other)
             && self.context.values == other.context.values
             && self.context.ca == other.context.ca
+    }
+}
+
+impl PartialEq for ProviderEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.builds_the_same(other)
     }
 }
 

@@ -17,9 +17,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::handle::{Cancelled, Command, Received, Rejected, Replayed};
+use super::handle::{Cancelled, Command, Received, Reconfigure, Rejected, Replayed};
 use super::tell::tell;
-use super::{AttemptId, Effect, Engine, Event, Fact, Found, Order, Snapshot, Token, cut};
+use super::{AttemptId, Effect, Engine, Event, Fact, Found, Order, Refused, Snapshot, Token, cut};
 use crate::clock::{Clock, Now};
 use crate::feedback::Receipts;
 use crate::model::{Body, DeliveryId, MessageId};
@@ -66,8 +66,8 @@ pub struct Parts {
     pub engine: Engine,
     /// From the rest of the house.
     pub commands: mpsc::Receiver<Command>,
-    /// Providers and routes.
-    pub catalog: Arc<Catalog>,
+    /// Providers and routes, as the house sees them.
+    pub catalog: Arc<ArcSwap<Catalog>>,
     /// By provider.
     pub stacks: Vec<ProviderStack>,
     /// Where records go.
@@ -96,6 +96,7 @@ enum Reply {
     Cancel(oneshot::Sender<Cancelled>),
     Receipt(oneshot::Sender<Received>),
     Replay(oneshot::Sender<Replayed>),
+    Operate(oneshot::Sender<Result<(), Refused>>),
     Wait(oneshot::Sender<()>),
 }
 
@@ -105,6 +106,7 @@ enum Told {
     Cancelled(Cancelled),
     Received(Received),
     Replayed(Replayed),
+    Operated(Result<(), Refused>),
     Settled,
 }
 
@@ -122,12 +124,14 @@ pub struct Driver {
     told_upto: u64,
     store_health: Health,
     memos: Vec<Option<String>>,
+    catalog: Arc<Catalog>,
 }
 
 impl Driver {
     /// Takes its parts over; nothing runs yet. `effects` are those of recovery.
     pub fn new(parts: Parts, effects: Vec<Effect>) -> Self {
-        let memos = parts.catalog.providers.iter().map(|built| built.provider.memo()).collect();
+        let catalog = parts.catalog.load_full();
+        let memos = catalog.providers.iter().map(|built| built.provider.memo()).collect();
         Self {
             parts,
             replies: HashMap::new(),
@@ -141,6 +145,7 @@ impl Driver {
             told_upto: 0,
             store_health: Health::Writable,
             memos,
+            catalog,
         }
     }
 
@@ -225,7 +230,7 @@ impl Driver {
         self.parts.engine.pump(now, &mut self.effects);
         let mut moved = false;
         for effect in std::mem::take(&mut self.effects) {
-            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)));
+            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)) | Effect::Catalog(_));
             self.carry_out(effect);
         }
         if moved {
@@ -240,7 +245,7 @@ impl Driver {
         match effect {
             Effect::Write(record) => self.records.push(record),
             Effect::Call(order) => self.call(*order),
-            Effect::Tell(fact) => tell(&fact, &self.parts.catalog, &self.parts.telemetry),
+            Effect::Tell(fact) => tell(&fact, &self.catalog, &self.parts.telemetry),
             Effect::Read(id) => self.read(id),
             Effect::Look(id) => self.look(id),
             Effect::Probe(provider) => self.probe(provider),
@@ -252,6 +257,12 @@ impl Driver {
             Effect::Received(token, received) => self.answer(token, Told::Received(received)),
             Effect::Replayed(token, replayed) => self.answer(token, Told::Replayed(replayed)),
             Effect::Settled(token) => self.answer(token, Told::Settled),
+            Effect::Operated(token, done) => self.answer(token, Told::Operated(done)),
+            Effect::Catalog(catalog) => {
+                self.memos.resize(catalog.providers.len(), None);
+                self.catalog = catalog.clone();
+                self.parts.catalog.store(catalog);
+            }
         }
     }
 
@@ -262,6 +273,7 @@ impl Driver {
             (Some(Reply::Cancel(reply)), Told::Cancelled(told)) => drop(reply.send(told)),
             (Some(Reply::Receipt(reply)), Told::Received(told)) => drop(reply.send(told)),
             (Some(Reply::Replay(reply)), Told::Replayed(told)) => drop(reply.send(told)),
+            (Some(Reply::Operate(reply)), Told::Operated(told)) => drop(reply.send(told)),
             (Some(Reply::Wait(reply)), Told::Settled) => drop(reply.send(())),
             // Each token is answered once, and with what it asked for.
             (Some(_) | None, _) => {}
@@ -286,6 +298,16 @@ impl Driver {
                 let token = self.token(Reply::Replay(reply));
                 events.push(Event::Replay(token, id));
             }
+            Command::Operate(operation, reply) => {
+                let token = self.token(Reply::Operate(reply));
+                events.push(Event::Operate(token, operation));
+            }
+            Command::Reconfigure(reconfigure, reply) => {
+                let token = self.token(Reply::Operate(reply));
+                let Reconfigure { reconfigured, stacks } = *reconfigure;
+                self.parts.stacks = stacks;
+                events.push(Event::Reconfigured(token, Box::new(reconfigured)));
+            }
             Command::Wait(id, reply) => {
                 let token = self.token(Reply::Wait(reply));
                 events.push(Event::Wait(token, id));
@@ -307,7 +329,7 @@ impl Driver {
     fn call(&mut self, order: Order) {
         let index = order.permit.provider();
         let stack = self.parts.stacks[index.at()].clone();
-        let built = self.parts.catalog.provider(index).clone();
+        let built = self.catalog.provider(index).clone();
         let receipts = self.parts.receipts.clone();
         self.calls.spawn(async move {
             let attempt = order.attempt;
@@ -345,7 +367,7 @@ impl Driver {
     }
 
     fn probe(&mut self, index: ProviderIndex) {
-        let built = self.parts.catalog.provider(index).clone();
+        let built = self.catalog.provider(index).clone();
         let timeout = built.settings.probe.map_or(Duration::from_secs(3), |probe| probe.timeout);
         self.probes.spawn(async move {
             let probe = tokio::time::timeout(timeout, built.provider.probe());
@@ -402,7 +424,8 @@ impl Driver {
             self.parts.telemetry.alarm("store", health != Health::Writable);
             events.push(Event::Store(health));
         }
-        for (at, built) in self.parts.catalog.providers.iter().enumerate() {
+        let catalog = self.catalog.clone();
+        for (at, built) in catalog.providers.iter().enumerate() {
             let streams = built.provider.gauge().stream_capacity;
             let streams = streams.and_then(|streams| u32::try_from(streams).ok());
             events.push(Event::Capacity(ProviderIndex(at as u16), streams));

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::{Operation, Reconfigured, Refused};
 use crate::model::{Body, DeliveryId, MessageId, Progress};
+use crate::stack::ProviderStack;
 
 /// A request to the dispatcher.
 #[derive(Debug)]
@@ -16,6 +18,10 @@ pub enum Command {
     Cancel(MessageId, oneshot::Sender<Cancelled>),
     /// A device says that it has a delivery.
     Receipt(DeliveryId, oneshot::Sender<Received>),
+    /// An operator orders something.
+    Operate(Operation, oneshot::Sender<Result<(), Refused>>),
+    /// Go on with another configuration.
+    Reconfigure(Box<Reconfigure>, oneshot::Sender<Result<(), Refused>>),
     /// Try a dead delivery again.
     Replay(DeliveryId, oneshot::Sender<Replayed>),
     /// Tell when the message's last delivery has settled.
@@ -46,6 +52,20 @@ pub struct Cancelled {
     pub cancelled: u32,
     /// Deliveries with an attempt in flight: taken back unless it is accepted.
     pub in_flight: u32,
+}
+
+/// Another configuration, and what the driver calls its providers through.
+pub struct Reconfigure {
+    /// For the engine.
+    pub reconfigured: Reconfigured,
+    /// By provider.
+    pub stacks: Vec<ProviderStack>,
+}
+
+impl std::fmt::Debug for Reconfigure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.reconfigured.fmt(f)
+    }
 }
 
 /// What became of a device's word.
@@ -107,6 +127,25 @@ impl Dispatcher {
     pub async fn replay(&self, delivery: DeliveryId) -> Replayed {
         let answer = self.ask(|reply| Command::Replay(delivery, reply)).await;
         answer.unwrap_or(Replayed::Rejected(Rejected::ShuttingDown))
+    }
+
+    /// Carries an operator's order out; returns when it is in force and on disk.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing is changed.
+    pub async fn operate(&self, operation: Operation) -> Result<(), Refused> {
+        let answer = self.ask(|reply| Command::Operate(operation, reply)).await;
+        answer.unwrap_or(Err(Refused::ShuttingDown))
+    }
+
+    /// Goes on with another configuration; returns when no attempt begins under
+    /// the old one any more.
+    ///
+    /// # Errors
+    /// [`Refused::ShuttingDown`].
+    pub async fn reconfigure(&self, reconfigure: Reconfigure) -> Result<(), Refused> {
+        let answer = self.ask(|reply| Command::Reconfigure(Box::new(reconfigure), reply)).await;
+        answer.unwrap_or(Err(Refused::ShuttingDown))
     }
 
     /// Returns when the message's last delivery has settled (at once when it

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::budget::{Over, Spending, Spent};
 use super::catalog::Catalog;
 use super::health::{Cause, Gate, Health, Move, Status};
+use super::hold::Hold;
 use super::latency::Latency;
 use super::limits::{ConcurrencyLimit, Pace};
 use super::window::Window;
@@ -59,6 +60,8 @@ pub struct Lane {
     pub settings: Arc<ProviderSettings>,
     /// The key of the provider as a whole.
     pub key: KeyIndex,
+    /// An operator keeps it out of use.
+    hold: Option<Hold>,
     /// Calls in flight.
     pub in_flight: u32,
     /// Since when each permit that came back has been given away at once.
@@ -114,6 +117,8 @@ pub enum LeftOut {
     Ejected,
     /// Its budget is over, and hard.
     Budget,
+    /// An operator keeps it out of use.
+    Drained,
     /// It is on probation and its canary is out.
     Probing,
     /// The vendor asked to wait.
@@ -130,6 +135,7 @@ impl LeftOut {
             Self::AddressPaused => "address_paused",
             Self::Ejected => "ejected",
             Self::Budget => "budget",
+            Self::Drained => "drained",
             Self::Probing => "probing",
             Self::Throttled => "throttled",
             Self::Saturated => "saturated",
@@ -188,24 +194,34 @@ impl Board {
             let settings = &built.settings;
             // The configuration refuses more providers than fit.
             let provider = ProviderIndex(at as u16);
-            let key = board.add_key(provider, Part::Provider, settings, now);
-            board.lanes.push(Lane {
-                key,
-                in_flight: 0,
-                full_since: None,
-                free_since: Some(now),
-                returned: Window::new(Duration::from_secs(1), now),
-                limit: ConcurrencyLimit::new(settings.max_in_flight),
-                pace: Pace::new(settings.rate, now),
-                latency: Latency::new(now),
-                accepted: 0,
-                spending: Spending::new(settings.budget),
-                last_errors: Vec::new(),
-                last_probe: None,
-                settings: settings.clone(),
-            });
+            board.add_lane(provider, settings, now);
         }
         board
+    }
+
+    fn add_lane(
+        &mut self,
+        provider: ProviderIndex,
+        settings: &Arc<ProviderSettings>,
+        now: Instant,
+    ) {
+        let key = self.add_key(provider, Part::Provider, settings, now);
+        self.lanes.push(Lane {
+            key,
+            hold: None,
+            in_flight: 0,
+            full_since: None,
+            free_since: Some(now),
+            returned: Window::new(Duration::from_secs(1), now),
+            limit: ConcurrencyLimit::new(settings.max_in_flight),
+            pace: Pace::new(settings.rate, now),
+            latency: Latency::new(now),
+            accepted: 0,
+            spending: Spending::new(settings.budget),
+            last_errors: Vec::new(),
+            last_probe: None,
+            settings: settings.clone(),
+        });
     }
 
     /// The key of a provider's part; made when it is first named.
@@ -263,6 +279,10 @@ impl Board {
     pub fn open(&self, keys: &Keys, panic: bool, now: Instant) -> Result<(), Closed> {
         for key in keys {
             let key = self.key_at(*key);
+            if let Some(hold) = &self.lane(key.provider).hold {
+                let why = if hold.ejected { LeftOut::Ejected } else { LeftOut::Drained };
+                return Err(Closed { why, at: None });
+            }
             if let Some(until) = key.paused_until.filter(|until| now < *until) {
                 return Err(Closed { why: LeftOut::Throttled, at: Some(until) });
             }
@@ -279,8 +299,69 @@ impl Board {
         Ok(())
     }
 
-    /// Whether some key was ejected for something that time may mend.
+    /// Keeps a provider out of use, or lets it back: on probation where it was
+    /// ejected, by the operator or for another reason.
+    pub fn hold(&mut self, provider: ProviderIndex, hold: Option<Hold>, now: Instant) {
+        let lane = &mut self.lanes[provider.at()];
+        let (ends, key) = (hold.is_none(), lane.key);
+        let before = std::mem::replace(&mut lane.hold, hold);
+        let status = self.key_at(key).health.status();
+        let cause = match status {
+            Status::Ejected { cause, .. } => Some(cause),
+            Status::Healthy { .. } | Status::Probing { .. } => {
+                before.filter(|hold| hold.ejected).map(|_| Cause::Operator)
+            }
+        };
+        if let Some(cause) = cause.filter(|_| ends) {
+            let moved = self.keys[key.0 as usize].health.probation(cause, now);
+            self.note(key, moved);
+        }
+    }
+
+    /// An operator's order to keep a provider out of use.
+    pub fn held(&self, provider: ProviderIndex) -> Option<&Hold> {
+        self.lane(provider).hold.as_ref()
+    }
+
+    /// Another configuration: providers keep their places. Those that were built
+    /// anew leave their ejection on probation; all keep what is known of them.
+    pub fn reconfigure(&mut self, catalog: &Catalog, changed: &[ProviderIndex], now: Instant) {
+        for (at, built) in catalog.providers.iter().enumerate() {
+            let (provider, settings) = (ProviderIndex(at as u16), &built.settings);
+            let Some(lane) = self.lanes.get_mut(at) else {
+                self.add_lane(provider, settings, now);
+                continue;
+            };
+            lane.pace.configure(settings.rate);
+            if lane.settings.budget != settings.budget {
+                lane.spending.set_budget(settings.budget);
+            }
+            lane.limit.bound(settings.max_in_flight);
+            lane.settings = settings.clone();
+            for at in 0..self.keys.len() {
+                let key = &mut self.keys[at];
+                if key.provider != provider {
+                    continue;
+                }
+                key.health.set_settings(settings.health);
+                let cause = match key.health.status() {
+                    Status::Ejected { cause, .. } => Some(cause),
+                    Status::Healthy { .. } | Status::Probing { .. } => None,
+                };
+                if let Some(cause) = cause.filter(|_| changed.contains(&provider)) {
+                    let moved = key.health.probation(cause, now);
+                    self.note(KeyIndex(at as u32), moved);
+                }
+            }
+        }
+    }
+
+    /// Whether some key was ejected for something that time may mend, and no
+    /// operator keeps it out.
     pub fn ejected_transiently(&self, keys: &Keys) -> bool {
+        if keys.iter().any(|key| self.lane(self.key_at(*key).provider).hold.is_some()) {
+            return false;
+        }
         keys.iter().any(|key| match self.key_at(*key).health.status() {
             Status::Ejected { cause, .. } => cause.transient(),
             Status::Healthy { .. } | Status::Probing { .. } => false,
@@ -346,16 +427,18 @@ impl Board {
     /// Whether a permit whose call has not been made yet is still good: what has
     /// been ejected or paused since it was given takes it back.
     pub fn holds(&self, permit: &Permit, keys: &Keys, now: Instant) -> bool {
-        keys.iter().enumerate().all(|(n, key)| {
-            let key = self.key_at(*key);
-            let paused = key.paused_until.is_some_and(|until| now < until);
-            let open = match key.health.status() {
-                Status::Healthy { .. } => true,
-                Status::Ejected { cause, .. } => permit.is_canary(n) && cause.transient(),
-                Status::Probing { .. } => permit.is_canary(n),
-            };
-            open && !paused
-        })
+        let held = self.lane(permit.provider).hold.is_some();
+        !held
+            && keys.iter().enumerate().all(|(n, key)| {
+                let key = self.key_at(*key);
+                let paused = key.paused_until.is_some_and(|until| now < until);
+                let open = match key.health.status() {
+                    Status::Healthy { .. } => true,
+                    Status::Ejected { cause, .. } => permit.is_canary(n) && cause.transient(),
+                    Status::Probing { .. } => permit.is_canary(n),
+                };
+                open && !paused
+            })
     }
 
     /// A permit comes back without a call having been made.

@@ -299,6 +299,11 @@ impl Health {
         self.go(Status::Ejected { cause, until, good_probes: 0 }, now)
     }
 
+    /// Other thresholds, from the configuration. What is known stays known.
+    pub fn set_settings(&mut self, settings: HealthSettings) {
+        self.settings = settings;
+    }
+
     /// Puts it on probation: a changed credential or configuration, an
     /// operator's resume, a start after a crash.
     pub fn probation(&mut self, cause: Cause, now: Instant) -> Option<Move> {

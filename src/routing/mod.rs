@@ -11,6 +11,7 @@ mod board;
 mod budget;
 mod catalog;
 mod health;
+mod hold;
 mod latency;
 mod limits;
 mod plan;
@@ -25,6 +26,7 @@ pub use board::{
 pub use budget::{Over, Spending, Spent};
 pub use catalog::{Built, Catalog, Serves};
 pub use health::{Cause, Gate, Health, Move, Status};
+pub use hold::{Hold, OverrideSpec, Overrides};
 pub use plan::{Ask, Candidate, Own, Plan, Shape, plan};
 pub use settings::{
     Balance, Budget, HealthSettings, Member, Period, ProbeSettings, ProviderIndex,

@@ -178,7 +178,8 @@ pub struct Member {
 }
 
 /// How a tier's members share the work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// By weight, and a device stays with its provider.
     Weighted,

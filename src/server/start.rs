@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::reload::{Present, Reloader};
 use super::{Server, Stops, listener};
 use crate::admin::{self, AdminState};
 use crate::api::{self, ApiState, Authenticator};
@@ -96,12 +97,13 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     );
     let (engine, effects) = recover(engine, store.clone(), &found, clock.now()).await?;
     let stops = Stops::default();
+    let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let (commands, inbox) = mpsc::channel(INBOX);
     let parts = Parts {
         stacks: stacks(&catalog, &telemetry, &clock),
         engine,
         commands: inbox,
-        catalog: catalog.clone(),
+        catalog: providers.clone(),
         store: store.clone(),
         flushed: flushed.clone(),
         receipts: Arc::new(Receipts::new(&store.server_key())),
@@ -116,11 +118,22 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let mut driver = JoinSet::new();
     driver.spawn(Driver::new(parts, effects).run());
 
-    let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
+    let dispatcher = Dispatcher::new(commands);
+    let shown = Arc::new(ArcSwap::from_pointee(settings.masked()));
+    let reloader = Arc::new(Reloader {
+        path: path.to_owned(),
+        clock: clock.clone(),
+        dispatcher: dispatcher.clone(),
+        catalog: providers.clone(),
+        authenticator: authenticator.clone(),
+        shown: shown.clone(),
+        telemetry: telemetry.clone(),
+        present: Mutex::new(Present { settings: settings.clone(), leaving: JoinSet::new() }),
+    });
     let api_state = ApiState {
         catalog: providers.clone(),
-        dispatcher: Dispatcher::new(commands),
+        dispatcher,
         store: store.clone(),
         clock,
         authenticator: authenticator.clone(),
@@ -129,13 +142,20 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         telemetry: telemetry.clone(),
     };
     let admin_state = AdminState {
-        catalog: providers,
+        catalog: providers.clone(),
         snapshot,
         store: store.clone(),
         telemetry,
         authenticator,
         open_metrics: settings.admin.open_metrics,
-        config: Arc::new(settings.masked()),
+        config: shown,
+        reload: {
+            let reloader = reloader.clone();
+            Arc::new(move || {
+                let reloader = reloader.clone();
+                Box::pin(async move { reloader.reload().await.map_err(|errors| told(&errors)) })
+            })
+        },
         drain: stops.unready.clone(),
     };
     let (api_at, admin_at) = (local(&api), local(&admin));
@@ -145,7 +165,23 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let admin_router = admin::router(admin_state);
     listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
     info!(api = %api_at, admin = %admin_at, "ready");
-    Ok(Server { api: api_at, admin: admin_at, stops, driver, listeners, catalog, flushed, store })
+    Ok(Server {
+        api: api_at,
+        admin: admin_at,
+        stops,
+        driver,
+        listeners,
+        catalog: providers,
+        reloader,
+        flushed,
+        store,
+    })
+}
+
+/// The faults of a configuration as the API tells them.
+fn told(errors: &config::Errors) -> Vec<serde_json::Value> {
+    // Strings and numbers always serialise.
+    errors.errors.iter().filter_map(|error| serde_json::to_value(error).ok()).collect()
 }
 
 async fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -189,6 +225,7 @@ fn catalog(settings: &Settings, found: &Start) -> Catalog {
         settings: entry.settings.clone(),
         provider: entry.build(memo(&entry.settings.id)),
         serial: serial as u64,
+        retired: false,
     };
     Catalog {
         providers: settings.providers.iter().enumerate().map(build).collect(),
@@ -196,7 +233,11 @@ fn catalog(settings: &Settings, found: &Start) -> Catalog {
     }
 }
 
-fn stacks(catalog: &Catalog, telemetry: &Arc<Telemetry>, clock: &Arc<Clock>) -> Vec<ProviderStack> {
+pub(super) fn stacks(
+    catalog: &Catalog,
+    telemetry: &Arc<Telemetry>,
+    clock: &Arc<Clock>,
+) -> Vec<ProviderStack> {
     let stack_of = |(at, built): (usize, &Built)| {
         let attempts = telemetry.attempts_of(&built.settings.id);
         let meter = Meter {
@@ -221,6 +262,11 @@ async fn recover(
             && let Ok(remembered) = serde_json::from_slice::<Remembered>(value)
         {
             engine.on(Event::Restored(remembered), now, &mut effects);
+        }
+    }
+    for (name, value) in &found.notes {
+        if ["operator/", "pause/", "override/"].iter().any(|kind| name.starts_with(kind)) {
+            engine.on(Event::Ordered(name.clone(), value.clone()), now, &mut effects);
         }
     }
     for (name, value) in &found.notes {

@@ -112,7 +112,7 @@ pub(super) fn decode_progress_head(bytes: &[u8]) -> Result<ProgressHead, Undecod
 pub(super) fn encode_intent(intent: &Intent, into: &mut Vec<u8>) {
     let Intent { n, provider, address, at, alone } = intent;
     let stored = StoredIntent { n: *n, provider, address: *address, at: at.ms() };
-    encode_with(&stored, alone.then_some(&*alone), into);
+    encode_with(&stored, alone.then_some(alone), into);
 }
 
 /// An intent from its record.
@@ -152,7 +152,7 @@ where
     let (record, rest) = take(bytes)?;
     let (more, rest) = match bytes.first() {
         Some(&EXTENDED) => {
-            let (more, rest) = postcard::take_from_bytes(rest).map_err(undecodable)?;
+            let (more, rest) = from_postcard(rest)?;
             (Some(more), rest)
         }
         Some(_) | None => (None, rest),
@@ -163,20 +163,18 @@ where
     }
 }
 
-fn undecodable(error: postcard::Error) -> Undecodable {
-    Undecodable(error.to_string())
-}
-
 fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Undecodable> {
     match bytes.split_first() {
-        Some((&(VERSION | EXTENDED), bytes)) => {
-            postcard::take_from_bytes(bytes).map_err(undecodable)
-        }
+        Some((&(VERSION | EXTENDED), bytes)) => from_postcard(bytes),
         Some((version, _)) => Err(Undecodable(format!(
             "version {version}, this build reads {VERSION} and {EXTENDED}"
         ))),
         None => Err(Undecodable("empty".to_owned())),
     }
+}
+
+fn from_postcard<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Undecodable> {
+    postcard::take_from_bytes(bytes).map_err(|error| Undecodable(error.to_string()))
 }
 
 /// Writes at the end of a buffer that holds other records already.

@@ -68,6 +68,13 @@ struct Burst {
 }
 
 impl Telemetry {
+    /// The configuration was read again, and taken or refused.
+    pub fn reloaded(&self, taken: bool) {
+        let result = if taken { "ok" } else { "invalid" };
+        self.metrics.config_reloads.with_label_values(&[result]).inc();
+        self.metrics.config_last_reload.set(i64::from(taken));
+    }
+
     /// With all metrics at zero.
     pub fn new(clock: Arc<Clock>) -> Self {
         Self { metrics: Metrics::default(), clock, bursts: Mutex::default() }

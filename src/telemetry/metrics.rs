@@ -51,6 +51,8 @@ pub struct Metrics {
     store_commits: IntCounter,
     store_bytes: IntGauge,
     dead_letters: IntGauge,
+    pub(super) config_reloads: IntCounterVec,
+    pub(super) config_last_reload: IntGauge,
 }
 
 impl Default for Metrics {
@@ -151,15 +153,20 @@ impl Default for Metrics {
             store_commits: new.counter("store_commits_total", "Commits."),
             store_bytes: new.gauge("store_bytes", "Bytes that the store occupies."),
             dead_letters: new.gauge("dead_letters", "What could not be delivered and is kept."),
+            config_reloads: new.counters(
+                "config_reloads_total",
+                "Reloads of the configuration.",
+                &["result"],
+            ),
+            config_last_reload: new
+                .gauge("config_last_reload_success", "Whether the last reload was taken."),
             registry: Registry::new(),
         };
-        // Part of the contract; nothing moves them yet.
-        let reloads =
-            new.counters("config_reloads_total", "Reloads of the configuration.", &["result"]);
         for result in ["ok", "invalid"] {
-            reloads.with_label_values(&[result]);
+            metrics.config_reloads.with_label_values(&[result]);
         }
-        new.gauge("config_last_reload_success", "Whether the last reload was taken.").set(1);
+        metrics.config_last_reload.set(1);
+        // Part of the contract; nothing moves it yet.
         new.gauge("events_pending", "Client events not yet delivered.");
         let build = new.gauges("build_info", "1; what is running.", &["version", "revision"]);
         let revision = option_env!("PUSHYARD_REVISION").unwrap_or("unknown");

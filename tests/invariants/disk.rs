@@ -80,6 +80,13 @@ impl Disk {
         Some(Found { body: Body::new(stored.body.message().clone()), progress })
     }
 
+    /// Orders of operators.
+    pub(super) fn orders(&self) -> Vec<(String, Vec<u8>)> {
+        let kinds = ["operator/", "pause/", "override/"];
+        let orders = self.notes.iter().filter(|(n, _)| kinds.iter().any(|k| n.starts_with(k)));
+        orders.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     pub(super) fn remembered(&self) -> Vec<Remembered> {
         let keys = self.notes.iter().filter(|(name, _)| name.starts_with("key/"));
         keys.map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()

@@ -160,6 +160,8 @@ impl Sight {
     ) {
         hold!(5, !self.flies(id), "{id} is in flight twice");
         hold!(8, !self.draining, "{id} begins after the drain");
+        let held = engine.board().held(ProviderIndex(pair.0));
+        hold!(8, held.is_none(), "{id} begins at {pair:?}, which is drained");
         self.flying.insert(id, (pair.0, called));
         self.pay(pair.0, now.instant);
         let to = &message.recipients[usize::from(id.n())].addresses[usize::from(pair.1)];
@@ -321,7 +323,8 @@ impl Sight {
         let unknown = delivery.written.as_ref().is_some_and(|progress| progress.ambiguous > 0);
         let stays = unknown && message.on_ambiguous == OnAmbiguous::Stop;
         // Those of a collapse key wait for each other.
-        let apart = engine.is_suspect(id);
+        let paused = engine.paused_routes();
+        let apart = engine.is_suspect(id) || paused.contains(&message.route);
         if message.push.collapse_key.is_some() || due > now.utc || stays || apart {
             return;
         }
@@ -356,7 +359,8 @@ impl Sight {
                     Status::Healthy { .. } | Status::Probing { .. } => false,
                 };
                 let paused = key.paused_until.is_some_and(|until| now.instant < until);
-                let whole = names.len() == 1 && cause && !paused;
+                let held = engine.board().held(ProviderIndex(pair.0)).is_some();
+                let whole = names.len() == 1 && cause && !paused && !held;
                 transient &= whole && self.free_since[usize::from(pair.0)].is_some();
                 let seen = self.keys.get(name);
                 let flying = seen.is_some_and(|seen| seen.canary.is_some());
@@ -421,10 +425,11 @@ fn find<'a>(engine: &'a Engine, (provider, part): &KeyName) -> Option<&'a Key> {
 }
 
 fn is_open(engine: &Engine, name: &KeyName, now: Now) -> bool {
-    find(engine, name).is_none_or(|key| {
-        let healthy = matches!(key.health.status(), Status::Healthy { .. });
-        healthy && key.paused_until.is_none_or(|until| until <= now.instant)
-    })
+    engine.board().held(ProviderIndex(name.0)).is_none()
+        && find(engine, name).is_none_or(|key| {
+            let healthy = matches!(key.health.status(), Status::Healthy { .. });
+            healthy && key.paused_until.is_none_or(|until| until <= now.instant)
+        })
 }
 
 /// What it was ejected for, where only a person can mend that.

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use pushyard::clock::{Clock, Now, Utc};
 use pushyard::dispatch::{
-    AttemptId, Effect, Engine, Event, Fact, Order, Received, Replayed, Token, cut,
+    AttemptId, Effect, Engine, Event, Fact, Operation, Order, Received, Reconfigured, Replayed,
+    Token, Wish, cut,
 };
 use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId, State};
-use pushyard::routing::ProviderIndex;
+use pushyard::routing::{OverrideSpec, ProviderIndex};
 use pushyard::store::{Health, Record};
 use pushyard_providers::Answer;
 use rand::rngs::StdRng;
@@ -39,6 +40,8 @@ enum Happening {
     Cancel,
     Receipt,
     Replay,
+    Operate,
+    Reload,
     Wait,
     Look,
     Weather(usize),
@@ -56,6 +59,7 @@ enum Asked {
     Cancel(MessageId),
     Receipt(DeliveryId),
     Replay(DeliveryId),
+    Operate,
     Wait(MessageId),
 }
 
@@ -151,7 +155,7 @@ impl World {
         self.calm_down();
         let limit = 200_000 + steps * 100;
         for n in 0.. {
-            let looked_up = |asked: &Asked| matches!(asked, Asked::Receipt(_) | Asked::Replay(_));
+            let looked_up = |asked: &Asked| !matches!(asked, Asked::Wait(_) | Asked::Submit(_));
             let quiet = self.disk.pending() == 0 && !self.asked.values().any(looked_up);
             if self.books.live.is_empty() && quiet && !self.draining {
                 break;
@@ -171,6 +175,8 @@ impl World {
             (3_000, Happening::Cancel),
             (3_000, Happening::Receipt),
             (20_000, Happening::Replay),
+            (30_000, Happening::Operate),
+            (60_000, Happening::Reload),
             (3_000, Happening::Wait),
             (500, Happening::Look),
             (10_000, Happening::Capacity),
@@ -188,6 +194,17 @@ impl World {
         for vendor in &mut self.vendors {
             (vendor.weather, vendor.only_app) = (Weather::Fine, None);
         }
+        let mut orders = Vec::new();
+        for built in &self.setup.catalog.providers {
+            let (id, wish) = (built.settings.id.clone(), Wish::Resume);
+            orders.push(Operation::Provider { id, wish, reason: None, until: None });
+        }
+        for route in &self.setup.catalog.routes {
+            orders.push(Operation::RoutePause { route: route.name.clone(), paused: false });
+        }
+        let ask = |order| Event::Operate(self.ask(Asked::Operate), order);
+        let orders = orders.into_iter().map(ask).collect();
+        self.turn(orders);
         if self.store != Health::Writable {
             self.store = Health::Writable;
             self.turn(vec![Event::Store(Health::Writable)]);
@@ -334,6 +351,30 @@ impl World {
                     events.push(Event::Replay(token, id));
                 }
             }
+            Happening::Operate => {
+                self.soon(0, 60_000, Happening::Operate);
+                if self.chaos {
+                    let order = self.some_order();
+                    self.note(&format!("  {order:?}"));
+                    events.push(Event::Operate(self.ask(Asked::Operate), order));
+                }
+            }
+            Happening::Reload => {
+                self.soon(0, 120_000, Happening::Reload);
+                if self.chaos {
+                    let providers = 0..self.setup.catalog.providers.len() as u16;
+                    let changed =
+                        providers.map(ProviderIndex).filter(|_| self.rng.random_bool(0.3));
+                    let reconfigured = Reconfigured {
+                        changed: changed.collect(),
+                        catalog: self.setup.catalog.clone(),
+                        settings: self.setup.settings,
+                        limits: self.setup.limits,
+                    };
+                    let token = self.ask(Asked::Operate);
+                    events.push(Event::Reconfigured(token, Box::new(reconfigured)));
+                }
+            }
             Happening::Wait => {
                 self.soon(0, 6_000, Happening::Wait);
                 if let Some(id) = self.some_message().filter(|_| self.chaos) {
@@ -450,6 +491,27 @@ impl World {
         self.books.live.iter().nth(at).map(|id| id.message())
     }
 
+    fn some_order(&mut self) -> Operation {
+        let catalog = self.setup.catalog.clone();
+        let minute = self.now.utc.plus(Duration::from_secs(self.rng.random_range(1..120)));
+        let until = self.rng.random_bool(0.7).then_some(minute);
+        let route = catalog.routes[self.rng.random_range(0..catalog.routes.len())].name.clone();
+        match self.rng.random_range(0..6) {
+            0 => {
+                let change = OverrideSpec { until, ..OverrideSpec::default() };
+                let change = self.rng.random_bool(0.7).then_some(change);
+                Operation::RouteOverride { route, change }
+            }
+            1 => Operation::RoutePause { route, paused: self.rng.random_bool(0.3) },
+            n => {
+                let at = self.rng.random_range(0..catalog.providers.len());
+                let id = catalog.providers[at].settings.id.clone();
+                let wish = [Wish::Drain, Wish::Eject, Wish::Resume, Wish::Resume][n - 2];
+                Operation::Provider { id, wish, reason: Some("a test".to_owned()), until }
+            }
+        }
+    }
+
     /// Some delivery of the last hundred messages, settled or not.
     fn any_delivery(&mut self) -> Option<DeliveryId> {
         let back = self.rng.random_range(0..100);
@@ -553,6 +615,11 @@ impl World {
                 let anew = durable.is_some_and(|p| p.replayed_at.is_some());
                 hold!(1, anew || replayed != Replayed::Queued, "{id} {replayed:?} {durable:?}");
             }
+            Effect::Operated(token, _) => {
+                let asked = self.asked.remove(&token.0);
+                assert!(matches!(asked, Some(Asked::Operate)), "nobody asked for {token:?}");
+            }
+            Effect::Catalog(_) => {}
             Effect::Look(id) => self.soon(0, 20, Happening::Looked(self.epoch, id)),
             Effect::Settled(token) => {
                 let Some(Asked::Wait(id)) = self.asked.remove(&token.0) else {
@@ -774,6 +841,7 @@ fn engine(setup: &Setup, now: Now, rng: &mut StdRng) -> Engine {
 fn start(disk: &Disk, clean: bool, safe: bool) -> Vec<Event> {
     let careful = (!clean).then_some(Event::Careful { time: Duration::from_secs(60), safe });
     let notes = disk.remembered().into_iter().map(Event::Restored);
+    let notes = notes.chain(disk.orders().into_iter().map(|(n, v)| Event::Ordered(n, v)));
     let messages = disk.recovered().into_iter().map(|found| Event::Recovered(Box::new(found)));
     careful.into_iter().chain(notes).chain(messages).collect()
 }

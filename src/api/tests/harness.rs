@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::Clock;
-use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Rejected};
+use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
 use crate::model::{self, Message, MessageId, Progress};
 use crate::routing::{
     Balance, Built, Catalog, HealthSettings, Member, ProviderIndex, ProviderSettings, Rate,
@@ -128,7 +128,7 @@ fn built(
         probe: None,
     };
     let provider = Arc::new(TestProvider { profile, app });
-    Built { settings: Arc::new(settings), provider, serial }
+    Built { settings: Arc::new(settings), provider, serial, retired: false }
 }
 
 /// `default`: apns (app com.example.shop) and fcm; `europe`: fcm-eu of region eu.
@@ -337,6 +337,11 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
         match command {
             Command::Submit(body, reply) => world.submit(body, reply),
             Command::Cancel(_, reply) => drop(reply.send(world.cancelled)),
+            Command::Receipt(_, reply) => drop(reply.send(Received::Unknown)),
+            Command::Replay(_, reply) => drop(reply.send(Replayed::Unknown)),
+            Command::Operate(_, reply) | Command::Reconfigure(_, reply) => {
+                reply.send(Ok(())).ok();
+            }
             Command::Wait(_, reply) => world.waiting.push(reply),
             Command::Live(id, reply) => {
                 drop(reply.send(world.live.get(&id).cloned().unwrap_or_default()));

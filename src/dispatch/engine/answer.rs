@@ -42,6 +42,7 @@ impl Engine {
         self.dirty[flight.candidate.provider.at()] = true;
         self.record(&flight, answer, now);
         self.cleared(at);
+        self.freshen(at, Some(&flight.body), now);
         effects.push(Effect::Tell(Fact::Attempted {
             delivery: self.deliveries.message_of(at).id.delivery(self.deliveries.stubs[at].n),
             provider: flight.candidate.provider,
@@ -172,7 +173,8 @@ impl Engine {
             self.lapse(at, now, effects);
             return;
         }
-        let next = if self.draining { None } else { self.next_in_round(at, now) };
+        let next =
+            if self.draining || self.is_paused(at) { None } else { self.next_in_round(at, now) };
         match next {
             Some((candidate, panic)) => {
                 let track = self.track(at);

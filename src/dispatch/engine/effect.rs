@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use pushyard_providers::Answer;
 
-use super::super::{Cancelled, Received, Rejected, Replayed};
-use super::Found;
+use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
+use super::{Found, Reconfigured};
 use crate::clock::Utc;
 use crate::model::{Body, DeliveryId, MessageId, Reason, State};
-use crate::routing::{Moved, Permit, ProviderIndex, Remembered, Spent};
+use crate::routing::{Catalog, Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
 /// Names someone who waits for an answer; the driver knows whom.
@@ -54,6 +54,12 @@ pub enum Event {
     Replay(Token, DeliveryId),
     /// What the store holds of a settled delivery.
     Found(DeliveryId, Option<Box<Found>>),
+    /// An operator orders something.
+    Operate(Token, Operation),
+    /// An order was found in the store at start: its name and what it says.
+    Ordered(String, Vec<u8>),
+    /// Another configuration is in force.
+    Reconfigured(Token, Box<Reconfigured>),
     /// A probe ended.
     Probed(ProviderIndex, Answer),
     /// What a provider's open connections allow together.
@@ -91,6 +97,10 @@ pub enum Effect {
     Received(Token, Received),
     /// What became of an operator's wish to have a delivery tried again.
     Replayed(Token, Replayed),
+    /// What became of an operator's order, or of another configuration.
+    Operated(Token, Result<(), Refused>),
+    /// Providers and routes as they are from now on.
+    Catalog(Arc<Catalog>),
     /// Probe this provider.
     Probe(ProviderIndex),
     /// Tell it to whoever watches.

@@ -23,6 +23,9 @@ const MAX_ACCEPTING: usize = 1024;
 /// The oldest of them may wait this long before new ones are refused.
 const LONGEST_ACCEPT: Duration = Duration::from_secs(1);
 
+/// A client that an operator has paused asks again after this long.
+const PAUSED_CLIENT: Duration = Duration::from_secs(30);
+
 impl Engine {
     pub(super) fn submitted(
         &mut self,
@@ -33,6 +36,10 @@ impl Engine {
     ) {
         let client = self.client(&body.message().client);
         let deliveries = body.message().recipients.iter().filter(|r| !r.no_route).count() as u64;
+        if self.orders.paused_clients.contains(&body.message().client) {
+            effects.push(Effect::Rejected(token, Rejected::Overloaded(PAUSED_CLIENT)));
+            return;
+        }
         let held = self.clients[client.0 as usize].unsettled;
         if let Err(rejected) = self.admit(deliveries, held, now) {
             effects.push(Effect::Rejected(token, rejected));
@@ -161,6 +168,7 @@ impl Engine {
             self.deliveries.wait(at, not_before);
             return;
         }
+        self.freshen(at, None, now);
         self.deliveries.stubs[at].place = Place::Lane;
         self.lanes.push(&mut self.deliveries, at, end);
         let shape = self.lanes.lane(self.deliveries.stubs[at].shape).shape.clone();

@@ -13,9 +13,11 @@
 mod answer;
 mod effect;
 mod intake;
+mod operate;
 mod pick;
 mod probe;
 mod recall;
+mod reshape;
 mod suspects;
 mod view;
 
@@ -30,6 +32,7 @@ use rand::{RngExt, SeedableRng};
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
 pub use recall::Found;
+pub use reshape::Reconfigured;
 pub(super) use view::status_words;
 pub use view::{ProviderView, QueueView, Snapshot};
 
@@ -83,6 +86,7 @@ pub struct Engine {
     /// What is wanted of settled deliveries whose records are being looked up.
     inquiries: HashMap<DeliveryId, Vec<recall::Inquiry>>,
     suspects: suspects::Suspects,
+    orders: operate::Orders,
     bodies: u64,
     /// Providers whose queue may move.
     dirty: Vec<bool>,
@@ -119,6 +123,8 @@ struct Flight {
     address: u64,
     /// What to send; taken when the call goes out.
     order: Option<Order>,
+    /// The message, whatever the cache holds.
+    body: Arc<Body>,
 }
 
 /// What happens when a record is on disk.
@@ -134,6 +140,8 @@ enum AfterFlush {
     Cancelled(Token, Cancelled),
     /// The record of a settled delivery can be looked up.
     Inquire(DeliveryId, recall::Inquiry),
+    /// An operator's order is kept.
+    Operated(Token),
     /// A delivery that nobody holds can be looked up.
     Look(DeliveryId),
     /// A device may be told that its word was noted.
@@ -174,6 +182,10 @@ impl Engine {
             loading: HashMap::new(),
             inquiries: HashMap::new(),
             suspects: suspects::Suspects::default(),
+            orders: operate::Orders {
+                routes: catalog.routes.clone(),
+                ..operate::Orders::default()
+            },
             bodies: 0,
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
@@ -226,6 +238,12 @@ impl Engine {
                 self.inquire(id, recall::Inquiry::Replay(token), now, effects);
             }
             Event::Found(id, found) => self.found(id, found, now, effects),
+            Event::Operate(token, operation) => self.operate(token, operation, now, effects),
+            Event::Ordered(name, value) => self.restore_order(&name, &value, now, effects),
+            Event::Reconfigured(token, reconfigured) => {
+                self.reconfigured(&reconfigured, now, effects);
+                effects.push(Effect::Operated(token, Ok(())));
+            }
             Event::Probed(provider, answer) => self.probed(provider, &answer, now, effects),
             Event::Capacity(provider, streams) => {
                 self.board.capacity(provider, streams, now.instant);
@@ -250,6 +268,7 @@ impl Engine {
             self.tick(now, effects);
         }
         self.release_suspects(now);
+        let stale = self.freshen_some(now, effects);
         while let Some(at) = self.dirty.iter().position(|dirty| *dirty) {
             self.dirty[at] = false;
             // The catalog holds no more providers than the index has numbers.
@@ -270,7 +289,7 @@ impl Engine {
         for remembered in self.board.take_remembered(now) {
             self.write_remembered(&remembered, effects);
         }
-        let next = self.next_due(now);
+        let next = if stale { now.instant } else { self.next_due(now) };
         // What was due stays due until it has been looked at: a token that comes
         // just now is no reason to wake any more, but nobody has taken it yet.
         self.due = if ticks { next } else { self.due.min(next) };
@@ -287,7 +306,8 @@ impl Engine {
         let on_utc = self.deliveries.wake_at().map(|at| now.instant + at.since(now.utc));
         let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
         let suspects = self.suspects.wake_at(now.instant);
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects]
+        let orders = self.orders_wake(now);
+        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -320,6 +340,7 @@ impl Engine {
         while let Some(at) = self.deliveries.replay_over(now.utc) {
             self.expire_one(at, now, effects);
         }
+        self.end_orders(now, effects);
         self.probe_due(now, effects);
         if now.instant >= self.safety_wake {
             self.safety_wake = now.instant + SAFETY_WAKE;
@@ -532,6 +553,7 @@ impl Engine {
                 AfterFlush::Cancelled(token, cancelled) => {
                     effects.push(Effect::Cancelled(token, cancelled));
                 }
+                AfterFlush::Operated(token) => effects.push(Effect::Operated(token, Ok(()))),
                 AfterFlush::Look(id) => effects.push(Effect::Look(id)),
                 AfterFlush::Inquire(id, inquiry) => self.inquire(id, inquiry, now, effects),
                 AfterFlush::Received(token, fact) => {

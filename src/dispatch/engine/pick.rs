@@ -94,7 +94,8 @@ impl Engine {
     /// The delivery whose turn it is at the provider, and what it is to do.
     fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
         let saturated = self.saturated(now.instant);
-        let Self { lanes, deliveries, board, ready, loading, turns, rng, .. } = self;
+        let Self { lanes, deliveries, board, ready, loading, turns, rng, orders, clients, .. } =
+            self;
         let mut decided = None;
         let mut table = Table {
             deliveries,
@@ -107,6 +108,12 @@ impl Engine {
             now,
         };
         let at = lanes.next(table.deliveries, provider, now.utc, &mut |at, shape| {
+            let client = || &clients[usize::from(deliveries.message_of(at).client.0)].name;
+            if orders.paused_routes.contains(&shape.route)
+                || (!orders.paused_clients.is_empty() && orders.paused_clients.contains(client()))
+            {
+                return false;
+            }
             decided = table.consider(at, shape, provider);
             decided.is_some()
         })?;
@@ -296,7 +303,7 @@ impl Engine {
             address: candidate.address,
             ttl: if never { Duration::ZERO } else { left },
             expires_at,
-            body,
+            body: body.clone(),
         };
         let address = &order.body.message().recipients[usize::from(stub.n)].addresses
             [usize::from(candidate.address)];
@@ -308,8 +315,16 @@ impl Engine {
             && policy.durability == Durability::Disk;
         let provider = self.catalog.provider(candidate.provider).settings.id.clone();
         let record = Intent { n, provider, address: candidate.address, at: now.utc, alone };
-        let mut flight =
-            Flight { stub: at, candidate, permit, started: now, n, address, order: Some(order) };
+        let mut flight = Flight {
+            stub: at,
+            candidate,
+            permit,
+            started: now,
+            n,
+            address,
+            order: Some(order),
+            body,
+        };
         if intent {
             self.flights.insert(attempt, flight);
             let upto = self.write(Record::Intent(delivery, record), effects);
@@ -368,7 +383,7 @@ impl Engine {
         .plan(at, &shape)
     }
 
-    fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
+    pub(super) fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
         self.take_out(at);
         self.deliveries.stubs[at].place = Place::Loading;
         let id = self.deliveries.message_of(at).id;
@@ -420,7 +435,7 @@ impl Engine {
         };
         let reason = match why {
             LeftOut::Ejected | LeftOut::Probing => "ejected",
-            LeftOut::Throttled => "paused",
+            LeftOut::Throttled | LeftOut::Drained => "paused",
             LeftOut::Saturated => "saturated",
             LeftOut::ExcludedByDelivery | LeftOut::AddressPaused | LeftOut::Budget => return,
         };
@@ -485,6 +500,7 @@ impl<'a> Table<'a> {
             let own = plan.left_out.iter().any(|(_, closed)| match closed.why {
                 LeftOut::ExcludedByDelivery | LeftOut::AddressPaused => true,
                 LeftOut::Budget
+                | LeftOut::Drained
                 | LeftOut::Ejected
                 | LeftOut::Probing
                 | LeftOut::Throttled

@@ -78,7 +78,7 @@ impl Engine {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let mut found = found;
+        let mut found = found.map(|found| *found);
         for inquiry in self.inquiries.remove(&id).unwrap_or_default() {
             if self.deliveries.find_delivery(id).is_some() {
                 // The one before has brought it back.
@@ -87,10 +87,10 @@ impl Engine {
             }
             match inquiry {
                 Inquiry::Receipt(token) => {
-                    self.received(id, found.as_deref_mut(), token, now, effects);
+                    self.received(id, &mut found, token, now, effects);
                 }
                 Inquiry::Replay(token) => {
-                    let replayed = self.replay(id, found.as_deref(), token, now, effects);
+                    let replayed = self.replay(id, found.as_ref(), token, now, effects);
                     effects.extend(replayed.map(|answer| Effect::Replayed(token, answer)));
                 }
             }
@@ -115,7 +115,7 @@ impl Engine {
     fn received(
         &mut self,
         id: DeliveryId,
-        found: Option<&mut Found>,
+        found: &mut Option<Found>,
         token: Token,
         now: Now,
         effects: &mut Vec<Effect>,
@@ -125,7 +125,11 @@ impl Engine {
             return;
         };
         if progress.state == State::Delivered {
-            effects.push(Effect::Received(token, Received::Noted));
+            // Another word of the same device may be on its way to the disk.
+            self.unflushed.push_back((self.written, AfterFlush::Received(token, None)));
+            if self.flushed == self.written {
+                self.flushed(self.written, now, effects);
+            }
             return;
         }
         *progress = delivered(progress.clone(), now);
