@@ -128,6 +128,26 @@ async fn a_vendor_that_cannot_take_the_message_is_a_warning_and_the_last_one_a_f
 }
 
 #[tokio::test]
+async fn what_a_vendor_refuses_is_pointed_at() {
+    let house = House::new(Setup::default());
+    let body = |addresses: Value| {
+        json!({
+            "to": [{"addresses": addresses}],
+            "data": {"a": "b"},
+            "overrides": {"apns": {"refused": 1}},
+        })
+        .to_string()
+    };
+    let both = json!([{"kind": "apns", "token": "ab"}, {"kind": "fcm", "token": "t"}]);
+    let warned = house.post(body(both)).await;
+    assert_eq!(warned.status, 202);
+    assert_eq!(warned.json()["warnings"][0]["pointer"], "/overrides/apns/refused");
+    let refused = house.post(body(json!([{"kind": "apns", "token": "ab"}]))).await;
+    assert_eq!(refused.problem(), (422, "invalid".to_owned()));
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/overrides/apns/refused");
+}
+
+#[tokio::test]
 async fn keys_are_needed_as_soon_as_there_are_clients() {
     let ops = Client { admin: true, ..client("ops") };
     let bound = Client { routes: Some(vec!["europe".into()]), ..client("bound") };
