@@ -479,7 +479,7 @@ async fn too_many_requests_at_once_are_turned_away() {
         // Another route: the bound is one for all.
         let refused = house.get("/openapi.json").await;
         assert_eq!(refused.problem(), (503, "overloaded".to_owned()));
-        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert!(matches!(refused.header("retry-after"), Some("1" | "2")));
         house.world.lock().unwrap().release();
     };
     let (first, second, ()) = tokio::join!(house.post(SMALL), house.post(SMALL), third);
