@@ -117,7 +117,7 @@ fn body(
         if RESERVED.contains(&key.as_str()) {
             return Err(Invalid::at(
                 "reserved_key",
-                &format!("/data/{}", escaped(key)),
+                format!("/data/{}", escaped(key)),
                 "this key is taken",
             ));
         }
