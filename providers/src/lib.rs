@@ -222,8 +222,30 @@ pub struct VendorRequest {
 pub struct Invalid {
     /// A short code such as `too_large`, shown as the attempt's code.
     pub code: &'static str,
+    /// Where in the message that the backend sent, as a JSON pointer (RFC 6901),
+    /// such as `/overrides/apns/aps`; empty: the message as a whole, or its address.
+    pub pointer: String,
     /// What is wrong and what to do, without the content itself.
     pub detail: String,
+}
+
+impl Invalid {
+    /// Of the message as a whole, or of its address.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::at(code, "", detail)
+    }
+
+    /// Of one place in the message.
+    pub fn at(code: &'static str, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { code, pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let separator = if self.pointer.is_empty() { "" } else { ": " };
+        write!(f, "{}{separator}{}", self.pointer, self.detail)
+    }
 }
 
 /// Figures of a provider at this moment.

@@ -344,7 +344,7 @@ impl Driver {
                     Err(invalid) => {
                         return Answer::new(Outcome::MessageInvalid)
                             .code(invalid.code)
-                            .detail(&invalid.detail);
+                            .detail(&invalid.to_string());
                     }
                 };
                 let never = order.ttl.is_zero();

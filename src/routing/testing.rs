@@ -42,11 +42,11 @@ impl Provider for Fake {
     }
 
     fn encode(&self, _: &Push) -> Result<Payload, Invalid> {
-        Err(Invalid { code: "test", detail: String::new() })
+        Err(Invalid::new("test", ""))
     }
 
     fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        Err(Invalid { code: "test", detail: String::new() })
+        Err(Invalid::new("test", ""))
     }
 
     fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {

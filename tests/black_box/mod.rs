@@ -3,6 +3,7 @@
 mod bad_config;
 mod bad_input;
 mod crash;
+mod edges;
 mod failover;
 mod harness;
 mod main_job;

@@ -288,9 +288,8 @@ fn check_address(address: &Address) -> Result<(), FieldError> {
 /// The field and value that name whom to send to.
 fn target(address: &Address) -> Result<(&'static str, &str), Invalid> {
     let set = |field: &&'static str| address.get(field).map(|value| (*field, value));
-    TARGETS.iter().find_map(set).ok_or_else(|| Invalid {
-        code: "no_target",
-        detail: "the address has neither token, fid, topic nor condition".to_owned(),
+    TARGETS.iter().find_map(set).ok_or_else(|| {
+        Invalid::new("no_target", "the address has neither token, fid, topic nor condition")
     })
 }
 
@@ -337,7 +336,7 @@ fn uri(endpoint: &Url, project: &str) -> Result<Uri, SettingError> {
 fn unsent(invalid: &Invalid) -> Answer {
     Answer::new(Outcome::MessageInvalid)
         .code(invalid.code)
-        .detail(&invalid.detail)
+        .detail(&invalid.to_string())
         .processed(Processed::No)
 }
 

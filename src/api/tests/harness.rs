@@ -65,13 +65,17 @@ impl Provider for TestProvider {
         assert_ne!(title, Some(PANICS), "as the test wants it");
         if self.profile.kind == "apns" && title == Some(TOO_LARGE_FOR_APNS) {
             let detail = "the payload has 5000 bytes, at most 4096 are taken".to_owned();
-            return Err(Invalid { code: "too_large", detail });
+            return Err(Invalid::new("too_large", detail));
+        }
+        if push.overrides.get(self.profile.kind).is_some_and(|patch| patch.contains("refused")) {
+            let pointer = format!("/overrides/{}/refused", self.profile.kind);
+            return Err(Invalid::at("override", pointer, "is refused"));
         }
         Ok(Payload { body: Template::new(&Value::Null), headers: Vec::new(), detail: None })
     }
 
     fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        Err(Invalid { code: "test", detail: String::new() })
+        Err(Invalid::new("test", ""))
     }
 
     fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {
