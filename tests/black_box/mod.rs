@@ -4,5 +4,6 @@ mod bad_config;
 mod bad_input;
 mod crash;
 mod failover;
+mod game_day;
 mod harness;
 mod main_job;
