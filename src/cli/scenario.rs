@@ -56,6 +56,9 @@ pub(super) struct Scenario {
     /// Keys for every provider of the router, as TOML; none: its defaults.
     #[serde(default)]
     pub(super) provider: String,
+    /// The vendor of the first tier.
+    #[serde(default = "apns")]
+    pub(super) first: Vendor,
     /// Who sends; none: 500 messages a second to both vendors.
     #[serde(default)]
     pub(super) traffic: Vec<Traffic>,
@@ -254,6 +257,10 @@ impl Behaviour {
 
 fn two_minutes() -> Duration {
     Duration::from_secs(120)
+}
+
+fn apns() -> Vendor {
+    Vendor::Apns
 }
 
 fn one() -> u32 {

@@ -210,7 +210,9 @@ async fn refuse_handshake(mut stream: TcpStream) {
     // What is not read would turn our close into a reset that overtakes the alert.
     let mut hello = [0; 4096];
     let said = async {
-        stream.read(&mut hello).await?;
+        if stream.read(&mut hello).await? == 0 {
+            return Ok(0);
+        }
         stream.write_all(&ALERT).await?;
         stream.shutdown().await?;
         stream.read(&mut hello).await

@@ -6,7 +6,7 @@
 //! and the generator what was accepted when. An expectation that is not met ends
 //! the command with exit code 1.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -98,7 +98,11 @@ pub(super) async fn run(args: FailoverArgs, json: bool) -> Result<u64, Failure> 
     }
     let streams = streams(&scenario, args.rate);
     let clock = Arc::new(Clock::default());
-    let wish = Wish { tiers: vec![vec!["apns"], vec!["fcm"]], provider: scenario.provider.clone() };
+    let tiers = match scenario.first {
+        Vendor::Apns => vec![vec!["apns"], vec!["fcm"]],
+        Vendor::Fcm => vec![vec!["fcm"], vec!["apns"]],
+    };
+    let wish = Wish { tiers, provider: scenario.provider.clone() };
     let mut stage = Stage::start(args.place.dir.as_deref(), wish, Arc::clone(&clock)).await?;
     if !json {
         let seconds = scenario.duration.as_secs_f64();
@@ -190,16 +194,14 @@ async fn watched(
     json: bool,
 ) -> Result<(Tally, Run), Failure> {
     let begun = clock.now();
-    let samples = Arc::new(Mutex::new(Vec::new()));
+    let mut samples = Vec::new();
     let (mut admin, mut control) = (stage.admin(), stage.control()?);
     let looking = async {
         loop {
             let providers = admin.providers().await?;
             let vendors = control.vendors().await?;
             let at = clock.now().instant.saturating_duration_since(begun.instant);
-            let mut samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
             samples.push(Sample { at, providers, vendors });
-            drop(samples);
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
@@ -228,7 +230,6 @@ async fn watched(
         ended = working => ended?,
         ended = looking => return ended,
     };
-    let samples = std::mem::take(&mut *samples.lock().unwrap_or_else(PoisonError::into_inner));
     let rss = memory(stage.router_pid()).map(|memory| memory.most);
     Ok((tally, Run { begun_ms: begun.utc.ms(), samples, ledger, metrics, rss }))
 }

@@ -116,7 +116,7 @@ impl Run {
         pairs.filter(|(old, new)| old != new && to.is_none_or(|to| **new == to)).count() as f64
     }
 
-    /// Requests and pushes taken of a vendor, or of all (`*`), in a span.
+    /// Requests (without dry runs) and pushes taken of a vendor, or of all (`*`), in a span.
     fn counted(&self, name: &str, span: &Span) -> (u64, u64) {
         let before = self.samples.iter().rfind(|sample| sample.at <= span.from);
         let last = self.samples.iter().rfind(|sample| span.holds(sample.at));
@@ -124,7 +124,7 @@ impl Run {
             let vendors = sample.into_iter().flat_map(|sample| &sample.vendors);
             let fitting = vendors.filter(|vendor| name == "*" || vendor.name == name);
             fitting.fold((0, 0), |sum: (u64, u64), vendor| {
-                (sum.0 + vendor.requests, sum.1 + vendor.accepted)
+                (sum.0 + vendor.requests.saturating_sub(vendor.probes), sum.1 + vendor.accepted)
             })
         };
         let (from, to) = (count(before), count(last));
@@ -179,7 +179,12 @@ mod tests {
                 reason: (state == "ejected").then(|| "stall".to_owned()),
                 ..Provider::default()
             }],
-            vendors: vec![Vendor { name: "apns".to_owned(), requests, accepted: requests / 2 }],
+            vendors: vec![Vendor {
+                name: "apns".to_owned(),
+                requests,
+                probes: 0,
+                accepted: requests / 2,
+            }],
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Vendor {
     pub(crate) name: String,
     /// Requests, of any kind and with any end.
     pub(crate) requests: u64,
+    /// Those of them that were dry runs.
+    pub(crate) probes: u64,
     /// Pushes that were taken.
     pub(crate) accepted: u64,
 }
