@@ -41,8 +41,9 @@ pub struct Settings {
     pub fcm_max_streams: u32,
     /// Messages a minute that the Firebase project may send; `None`: no limit.
     pub fcm_quota_per_minute: Option<u32>,
-    /// Messages a minute that one device may get ("FCM throttling and quotas").
-    pub fcm_device_per_minute: u32,
+    /// Messages a minute that one device may get; `None`: no limit, so that a
+    /// load test may use one token. Google's is 240 ("FCM throttling and quotas").
+    pub fcm_device_per_minute: Option<u32>,
     /// How long an FCM connection may be idle before it is closed with GOAWAY
     /// `session_timed_out`.
     pub fcm_idle: Duration,
@@ -77,7 +78,7 @@ impl Settings {
             apns_token_interval: Duration::from_secs(20 * 60),
             fcm_max_streams: 100,
             fcm_quota_per_minute: None,
-            fcm_device_per_minute: 240,
+            fcm_device_per_minute: None,
             fcm_idle: Duration::from_secs(10 * 60),
             fcm_ping_spacing: Duration::from_secs(45),
             token_expires_in: 3599,

@@ -209,7 +209,7 @@ async fn slow_token_is_taken_late() {
 
 #[tokio::test]
 async fn device_has_its_own_limit_a_minute() {
-    let sim = Sim::with(|settings| settings.fcm_device_per_minute = 2).await;
+    let sim = Sim::with(|settings| settings.fcm_device_per_minute = Some(2)).await;
     let (client, bearer) = sim.fcm().await;
     for _ in 0..2 {
         assert_eq!(client.answer(&Push::fcm(&bearer, "phone")).await.status, 200);

@@ -44,7 +44,7 @@ pub(crate) struct Fcm {
     max_streams: u32,
     quota_per_minute: Option<u32>,
     minute: Window,
-    device_per_minute: u32,
+    device_per_minute: Option<u32>,
     devices: Mutex<Devices>,
     rules: Rules,
     /// Makes message names unique.
@@ -117,8 +117,9 @@ impl Fcm {
         if message.validate_only {
             return judge_dry_run(&message.target, &name, call.now_ms);
         }
-        if message.is_device
-            && !lock(&self.devices).take(&message.target, self.device_per_minute, clock::instant())
+        if let Some(limit) = self.device_per_minute
+            && message.is_device
+            && !lock(&self.devices).take(&message.target, limit, clock::instant())
         {
             return Verdict::refuse(fcm_answer::device_quota(&message.target));
         }
