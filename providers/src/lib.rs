@@ -265,7 +265,7 @@ pub struct Gauge {
 /// What can be told about a credential without showing it.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialGauge {
-    /// `p8`, `certificate`, `service_account`, `token`, or empty.
+    /// `p8`, `certificate`, `service_account`, `metadata`, `token`, or empty.
     pub kind: &'static str,
     /// When the credential itself ends (a certificate's `notAfter`), unix
     /// seconds; `None` where it has no end of its own.

@@ -52,7 +52,7 @@ use server::World;
 use server::door::Door;
 use server::tls::Offer;
 use station::Station;
-use vendor::apns::Apns;
+use vendor::apns::{Apns, Environment};
 use vendor::fcm::{Fcm, TOKEN_PATH};
 use vendor::oauth::OAuth;
 
@@ -109,6 +109,7 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
     let dir = std::path::absolute(&settings.dir)?;
 
     let apns_door = Door::open(settings.apns)?;
+    let sandbox_door = Door::open(settings.apns_sandbox)?;
     let fcm_door = Door::open(settings.fcm)?;
     let control_port = TcpListener::bind(settings.control).await?;
     let apns_origin = format!("https://{}", apns_door.address());
@@ -127,14 +128,20 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
         config: shown(&config),
         vendors: BTreeMap::from([
             ("apns".to_owned(), apns_origin),
+            ("apns-sandbox".to_owned(), format!("https://{}", sandbox_door.address())),
             ("fcm".to_owned(), fcm_origin.clone()),
         ]),
     };
 
     let station = |name| Station::new(name, settings.request_log, settings.seed);
-    let stations = vec![station("apns"), station("fcm"), station("fcm-oauth")];
+    let stations =
+        vec![station("apns"), station("fcm"), station("fcm-oauth"), station("apns-sandbox")];
     let ledger = Arc::new(Ledger::new(settings.ledger_capacity));
-    let apns = Apns::new(Arc::clone(&stations[0]), identity.apns_keys.clone(), &settings);
+    let apns = |station: &Arc<Station>, environment| {
+        Apns::new(Arc::clone(station), environment, identity.apns_keys.clone(), &settings)
+    };
+    let sandbox = apns(&stations[3], Environment::Sandbox);
+    let apns = apns(&stations[0], Environment::Production);
     let oauth = OAuth::new(
         Arc::clone(&stations[2]),
         identity.account_key.clone(),
@@ -156,6 +163,13 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
         server::tls::config(&identity, Offer::Http2)?,
         Offer::Http2,
         Arc::new(World { vendor: apns, ledger: Arc::clone(&ledger) }),
+        stop.clone(),
+    ));
+    tasks.spawn(server::door::keep(
+        sandbox_door,
+        server::tls::config(&identity, Offer::Http2)?,
+        Offer::Http2,
+        Arc::new(World { vendor: sandbox, ledger: Arc::clone(&ledger) }),
         stop.clone(),
     ));
     tasks.spawn(server::door::keep(

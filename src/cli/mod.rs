@@ -17,6 +17,7 @@ mod demo;
 mod failure;
 mod load;
 mod providers;
+mod scenario;
 mod send;
 mod serve;
 mod signals;

@@ -2,5 +2,6 @@
 //! tokens (FCM), each cached and renewed single-flight, never per request.
 
 pub mod es256;
+pub mod metadata;
 pub mod oauth;
 pub mod service_account;

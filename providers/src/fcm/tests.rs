@@ -385,6 +385,29 @@ fn settings_that_cannot_work_are_refused_by_key() {
     };
     let none = build(&|context| context.values = Values::default());
     assert_eq!(none[0].key, "service_account");
+    let table: [(&[(&'static str, &str)], &str); 5] = [
+        (&[("credentials", "metadata")], "project_id"),
+        (&[("credentials", "metadata"), ("project_id", "a b")], "project_id"),
+        (
+            &[("credentials", "metadata"), ("project_id", "p"), ("metadata_server", "here")],
+            "metadata_server",
+        ),
+        (&[("metadata_server", "http://a")], "metadata_server"),
+        (&[("credentials", "service_account")], "service_account"),
+    ];
+    for (settings, key) in table {
+        let errors = build(&|context| {
+            context.values = Values::default();
+            for (name, value) in settings {
+                context.values.insert(name, Setting::Text((*value).to_owned()));
+            }
+        });
+        assert_eq!(errors[0].key, key, "{settings:?}");
+    }
+    let both = build(&|context| {
+        context.values.insert("credentials", Setting::Text("metadata".to_owned()));
+    });
+    assert_eq!(both[0].key, "service_account");
     let project = build(&|context| {
         context.values.insert("project_id", Setting::Text("a/../b".to_owned()));
     });

@@ -25,6 +25,7 @@ use http::{HeaderValue, Response, StatusCode, header, request};
 use rustls_pki_types::CertificateDer;
 
 use crate::ledger::Key;
+use crate::server::manners::Rules;
 use crate::station::Station;
 
 /// A vendor's answer, ready to be sent.
@@ -49,6 +50,11 @@ pub(crate) trait Vendor: Send + Sync + 'static {
 
     /// How many streams a connection may have open, and what happens beyond.
     fn streams(&self, session: &Self::Session) -> Streams;
+
+    /// What is expected of a connection beside its requests.
+    fn manners(&self) -> Rules {
+        Rules::default()
+    }
 
     /// Checks the credential of a request; the error is the vendor's answer.
     fn authenticate(

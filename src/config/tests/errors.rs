@@ -366,7 +366,7 @@ fn what_a_vendor_cannot_use_is_told_at_its_key() {
     insta::assert_snapshot!(errors(&[&bad_key, &bad_account, &no_account]), @r##"
     6:7: providers[0].key: is not readable as PEM; expected PKCS#8 PEM (BEGIN PRIVATE KEY), the .p8 file as Apple hands it out
     4:19: providers[0].service_account: is no JSON object; download a new key: Firebase console, project settings, service accounts, "generate new private key"
-    1:1: providers[0].service_account: is required for kind "fcm"
+    1:1: providers[0].service_account: is required for kind "fcm"; or credentials = "metadata" inside Google Cloud
     "##);
     insta::assert_snapshot!(apns(&[
         "environment = \"prod\"",
