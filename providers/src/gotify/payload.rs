@@ -2,7 +2,7 @@
 //! extras*): title, text, priority, and extras by namespace.
 //!
 //! The app shows the URL as what a tap opens and the picture below the text. The
-//! data of a push goes into `extras` under our own namespace, where programs that
+//! data of a push goes into `extras` as `push::data`, where programs that
 //! read the stream find it. Nothing differs between recipients: the address is an
 //! application token, and stands in a header.
 
@@ -70,7 +70,7 @@ fn extras(push: &Push) -> Map<String, Value> {
         extras.insert("client::notification".to_owned(), Value::Object(shown));
     }
     if !push.data.is_empty() {
-        extras.insert("pushyard::data".to_owned(), json!(push.data));
+        extras.insert("push::data".to_owned(), json!(push.data));
     }
     extras
 }

@@ -57,7 +57,7 @@ fn all_options() {
             "url": "https://shop.example/7"
           }
         },
-        "pushyard::data": {
+        "push::data": {
           "order": "7"
         }
       },
@@ -74,7 +74,7 @@ fn data_only_is_shown_as_json() {
     insta::assert_json_snapshot!(sent(&Push { data, ..Push::default() }), @r#"
     {
       "extras": {
-        "pushyard::data": {
+        "push::data": {
           "order": "7"
         }
       },
