@@ -51,7 +51,7 @@ pub struct Signer(Vec<Key>);
 
 enum Key {
     /// `v1`, HMAC-SHA256.
-    Symmetric(hmac::Key),
+    Symmetric(Box<hmac::Key>),
     /// `v1a`, Ed25519.
     Asymmetric(Box<Ed25519KeyPair>),
 }
@@ -125,7 +125,7 @@ impl Key {
 
     fn symmetric(secret: &[u8]) -> Result<Self, String> {
         if SYMMETRIC.contains(&secret.len()) {
-            return Ok(Self::Symmetric(hmac::Key::new(hmac::HMAC_SHA256, secret)));
+            return Ok(Self::Symmetric(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))));
         }
         Err(format!(
             "holds {} bytes after whsec_, and must hold {} to {}; {REMEDY}",

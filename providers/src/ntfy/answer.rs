@@ -167,6 +167,9 @@ mod tests {
     /// 21:00:00 UTC: three hours before the daily quotas end.
     const NOW_S: u64 = 20_000 * 86_400 + 21 * 3600;
 
+    /// Status, codes, and what they mean; the wait in seconds.
+    type Row<'a> = (u16, &'a [u64], Outcome, Part, Option<u64>);
+
     fn with(status: u16, headers: &HeaderMap, body: &str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
         let reply = Reply { status, headers, body: body.as_bytes(), now_s: NOW_S };
@@ -186,7 +189,7 @@ mod tests {
     #[test]
     fn every_code_has_its_class() {
         const DAY: Option<u64> = Some(3 * 3600);
-        let rows: &[(u16, &[u64], Outcome, Part, Option<u64>)] = &[
+        let rows: &[Row<'_>] = &[
             (400, &[40009, 40010], AddressGone, Part::Device, None),
             (400, &[40004, 40005, 40006, 40007], MessageInvalid, Part::Provider, None),
             (400, &[40011, 40013, 40015, 40018, 40021], MessageInvalid, Part::Provider, None),

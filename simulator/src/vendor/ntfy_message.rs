@@ -17,8 +17,11 @@ const MAX_MESSAGE: usize = 4096;
 const RESERVED: [&str; 10] =
     ["docs", "static", "file", "app", "metrics", "account", "settings", "signup", "login", "v1"];
 
+/// A field and whether a value has its type.
+type Field = (&'static str, fn(&Value) -> bool);
+
 /// The fields of a JSON publish, and whether each has its type.
-const FIELDS: [(&str, fn(&Value) -> bool); 17] = [
+const FIELDS: [Field; 17] = [
     ("topic", Value::is_string),
     ("message", Value::is_string),
     ("title", Value::is_string),
@@ -43,7 +46,7 @@ pub(super) fn from_json(body: &[u8], now_ms: u64) -> Result<Value, Fault> {
     let Ok(Value::Object(given)) = serde_json::from_slice(body) else {
         return Err((40024, "invalid request: request body must be valid JSON"));
     };
-    let typed = |(name, fits): &(&str, fn(&Value) -> bool)| given.get(*name).is_none_or(fits);
+    let typed = |(name, fits): &Field| given.get(*name).is_none_or(fits);
     if !FIELDS.iter().all(typed) {
         return Err((40024, "invalid request: request body must be valid JSON"));
     }

@@ -43,18 +43,21 @@ impl Webhook {
         Self { station, secrets: secrets.iter().filter_map(key).collect(), seen: Recent::new() }
     }
 
-    fn verify(&self, headers: &HeaderMap, body: &[u8], now_ms: u64) -> Result<String, Answer> {
+    fn verify(&self, headers: &HeaderMap, body: &[u8], now_ms: u64) -> Result<String, Refusal> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let (Some(id), Some(at), Some(signatures)) =
             (text("webhook-id"), text("webhook-timestamp"), text("webhook-signature"))
         else {
-            return Err(refusal(StatusCode::BAD_REQUEST, "missing required headers"));
+            return Err(Box::new(refusal(StatusCode::BAD_REQUEST, "missing required headers")));
         };
         let Ok(at_s) = at.parse::<u64>() else {
-            return Err(refusal(StatusCode::BAD_REQUEST, "invalid timestamp"));
+            return Err(Box::new(refusal(StatusCode::BAD_REQUEST, "invalid timestamp")));
         };
         if at_s.abs_diff(now_ms / 1000) > TOLERANCE_S {
-            return Err(refusal(StatusCode::UNAUTHORIZED, "timestamp outside of the tolerance"));
+            return Err(Box::new(refusal(
+                StatusCode::UNAUTHORIZED,
+                "timestamp outside of the tolerance",
+            )));
         }
         let message = [format!("{id}.{at}.").as_bytes(), body].concat();
         let fits = |signature: &[u8]| {
@@ -65,7 +68,7 @@ impl Webhook {
         if known.any(|text| STANDARD.decode(text).is_ok_and(|signature| fits(&signature))) {
             return Ok(id.to_owned());
         }
-        Err(refusal(StatusCode::UNAUTHORIZED, "no matching signature found"))
+        Err(Box::new(refusal(StatusCode::UNAUTHORIZED, "no matching signature found")))
     }
 }
 
@@ -111,7 +114,7 @@ impl Vendor for Webhook {
         }
         let id = match self.verify(&call.head.headers, &call.body.bytes, call.now_ms) {
             Ok(id) => id,
-            Err(answer) => return Verdict::refuse(answer),
+            Err(answer) => return Verdict::refuse(*answer),
         };
         let Ok(body) = serde_json::from_slice::<Value>(&call.body.bytes) else {
             return Verdict::refuse(refusal(StatusCode::BAD_REQUEST, "not JSON"));
