@@ -26,6 +26,9 @@ pub mod template;
 
 pub mod apns;
 pub mod fcm;
+pub mod gotify;
+pub mod ntfy;
+pub mod webhook;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -174,6 +177,8 @@ pub struct Call {
     pub address: Address,
     /// The delivery id: idempotency key and correlation id at every vendor.
     pub delivery: Uuid,
+    /// The backend's name for the recipient, for vendors that hand it on.
+    pub reference: Option<Arc<str>>,
     /// `<delivery id>.<secret>`, the string that every payload carries so that
     /// the app can drop duplicates and send a receipt.
     pub pushyard: Arc<str>,

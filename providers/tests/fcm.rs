@@ -59,6 +59,7 @@ impl World {
             payload: Arc::new(self.fcm.encode(push).unwrap()),
             address: Address::new(&KIND, address, None, None).unwrap(),
             delivery,
+            reference: None,
             pushyard: format!("{delivery}.0123456789012345678901").into(),
             ttl: Duration::from_secs(60),
             expires_at: SystemClock.unix_s() + 60,

@@ -21,6 +21,12 @@ pub struct Settings {
     pub apns_sandbox: SocketAddr,
     /// Where FCM and its token endpoint listen.
     pub fcm: SocketAddr,
+    /// Where ntfy listens.
+    pub ntfy: SocketAddr,
+    /// Where Gotify listens.
+    pub gotify: SocketAddr,
+    /// Where the receiver of webhooks listens.
+    pub webhook: SocketAddr,
     /// Where the control port listens.
     pub control: SocketAddr,
     /// `[server] listen` in the generated configuration.
@@ -70,6 +76,9 @@ impl Settings {
             apns: any_port,
             apns_sandbox: any_port,
             fcm: any_port,
+            ntfy: any_port,
+            gotify: any_port,
+            webhook: any_port,
             control: any_port,
             api_listen: "127.0.0.1:8080".to_owned(),
             admin_listen: "127.0.0.1:9090".to_owned(),

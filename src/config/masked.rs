@@ -123,6 +123,7 @@ fn own(value: &Value) -> Json {
     match value {
         Value::Text(text) => json!(text),
         Value::Secret(_) => json!(MASK),
+        Value::Secrets(secrets) => json!(vec![MASK; secrets.len()]),
         Value::List(list) => json!(list),
         Value::Flag(flag) => json!(flag),
     }

@@ -93,7 +93,7 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
     let common = common.map(|(name, field)| {
         (name, field.get().map_or_else(|| spot.missing(name), |at| at.spot.clone()))
     });
-    let endpoint = endpoint(check, written.endpoint);
+    let endpoint = endpoint(check, written.endpoint, plain_http(&written.own));
     let ca_file = written.ca_file.get().map(|path| check.path(&path.value));
     let ca = ca(check, written.ca_file);
     let kind = written.kind?;
@@ -190,6 +190,12 @@ fn values(check: &Check<'_>, own: Vec<Own>) -> Option<Values> {
             Field::Is(At { value: Written::Secret(origin), .. }) => {
                 check.secret(origin, &spot).map(Value::Secret)
             }
+            Field::Is(At { value: Written::Secrets(origins), .. }) => {
+                // All are read, so that all that is wrong is told.
+                let read: Vec<_> =
+                    origins.into_iter().map(|at| check.secret(at.value, &at.spot)).collect();
+                read.into_iter().collect::<Option<_>>().map(Value::Secrets)
+            }
         };
         match value {
             Some(value) => values.insert(setting.name, value),
@@ -199,18 +205,41 @@ fn values(check: &Check<'_>, own: Vec<Own>) -> Option<Values> {
     complete.then_some(values)
 }
 
+/// Whether `endpoint` may be `http:` beyond this machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PlainHttp {
+    Never,
+    /// The kind has the key `insecure_http`, and it is not set.
+    NotAllowed,
+    Allowed,
+}
+
+fn plain_http(own: &[Own]) -> PlainHttp {
+    match own.iter().find(|own| own.setting.name == "insecure_http") {
+        None => PlainHttp::Never,
+        Some(Own { written: Field::Is(At { value: Written::Flag(true), .. }), .. }) => {
+            PlainHttp::Allowed
+        }
+        Some(_) => PlainHttp::NotAllowed,
+    }
+}
+
 /// `Err`: it is wrong, which has been reported.
-fn endpoint(check: &Check<'_>, written: Field<String>) -> Result<Option<Url>, ()> {
+fn endpoint(
+    check: &Check<'_>,
+    written: Field<String>,
+    plain: PlainHttp,
+) -> Result<Option<Url>, ()> {
     let At { value, spot } = match written {
         Field::Absent => return Ok(None),
         Field::Wrong => return Err(()),
         Field::Is(at) => at,
     };
-    check_endpoint(&value).map(Some).map_err(|detail| check.faults.add(&spot, detail))
+    check_endpoint(&value, plain).map(Some).map_err(|detail| check.faults.add(&spot, detail))
 }
 
 /// The text is not shown: what stands before an `@` may be a password.
-fn check_endpoint(text: &str) -> Result<Url, String> {
+fn check_endpoint(text: &str, plain: PlainHttp) -> Result<Url, String> {
     const WANTED: &str = "as in \"https://push.example.com\"";
     let url =
         Url::parse(text).map_err(|error| format!("is no URL ({error}); write it {WANTED}"))?;
@@ -223,10 +252,18 @@ fn check_endpoint(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("must not have a query or fragment; write it {WANTED}"));
     }
-    if url.scheme() == "http" && !is_loopback(&url) {
-        return Err("must be https: plain http is allowed towards this machine only".into());
+    if url.scheme() == "https" || is_loopback(&url) {
+        return Ok(url);
     }
-    Ok(url)
+    match plain {
+        PlainHttp::Allowed => Ok(url),
+        PlainHttp::Never => {
+            Err("must be https: plain http is allowed towards this machine only".into())
+        }
+        PlainHttp::NotAllowed => Err("must be https: plain http is allowed towards this machine \
+                                      only, or anywhere with insecure_http = true"
+            .into()),
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {

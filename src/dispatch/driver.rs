@@ -352,6 +352,7 @@ impl Driver {
                     payload,
                     address: recipient.addresses[usize::from(order.address)].clone(),
                     delivery: delivery.uuid(),
+                    reference: recipient.reference.as_deref().map(Into::into),
                     pushyard: receipts.string(delivery),
                     ttl: order.ttl,
                     expires_at: if never { 0 } else { order.expires_at.ms().div_ceil(1000) },

@@ -9,3 +9,4 @@ mod game_day;
 mod harness;
 mod main_job;
 mod reload;
+mod self_hosted;

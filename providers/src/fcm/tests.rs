@@ -174,6 +174,7 @@ fn call(fcm: &dyn Provider, push: &Push, address: &[(&str, &str)]) -> Call {
         payload: Arc::new(fcm.encode(push).unwrap()),
         address: Address::new(&KIND, address, None, None).unwrap(),
         delivery: Uuid::from_u128(0x0197_aaaa_bbbb_cccc_dddd_eeee_ffff_0000),
+        reference: None,
         pushyard: "0197aaaa-bbbb-cccc-dddd-eeeeffff0000.0123456789012345678901".into(),
         ttl: Duration::from_secs(60),
         expires_at: 1_700_000_060,

@@ -49,7 +49,7 @@ impl std::error::Error for UnknownVendor {}
 /// A vendor at this moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VendorStatus {
-    /// `apns`, `apns-sandbox`, `fcm`, `fcm-oauth`.
+    /// `apns`, `apns-sandbox`, `fcm`, `fcm-oauth`, `ntfy`, `gotify`, `webhook`.
     pub name: &'static str,
     /// How it behaves.
     pub behaviour: Behaviour,

@@ -12,10 +12,15 @@ mod apns_headers;
 pub(crate) mod fcm;
 mod fcm_answer;
 mod fcm_message;
+pub(crate) mod gotify;
 mod json_shape;
 mod json_walk;
 mod jwt;
+pub(crate) mod ntfy;
+mod ntfy_message;
 pub(crate) mod oauth;
+mod self_hosted;
+pub(crate) mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
