@@ -36,6 +36,7 @@ pub(super) fn scrape<'a>(
         oldest: queue.oldest.iter().map(|(route, p, since)| (&**route, *p, age(since))).collect(),
         store_bytes: store.bytes,
         dead_letters: store.dead_letters,
+        events_pending: store.events,
     }
 }
 

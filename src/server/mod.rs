@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::dispatch::FlushMark;
+use crate::feedback::Subscriber;
 use crate::routing::Catalog;
 use crate::store::Store;
 
@@ -55,6 +57,8 @@ pub struct Server {
     catalog: Arc<Catalog>,
     flushed: Arc<FlushMark>,
     store: Arc<dyn Store>,
+    /// Who is told of deliveries; the outbox ends with it.
+    _subscribers: watch::Sender<Vec<Subscriber>>,
 }
 
 impl Server {

@@ -3,6 +3,8 @@
 mod bad_config;
 mod bad_input;
 mod crash;
+mod events;
 mod failover;
 mod harness;
 mod main_job;
+mod receiver;

@@ -686,7 +686,7 @@ impl World {
                 ));
             }
             Record::Intent(id, intent) => self.note(&format!("  intent {id} {intent:?}")),
-            Record::Settled(_) => {}
+            Record::Settled(_) | Record::Event(..) => {}
             Record::Note(name, _) => self.note(&format!("  note {name}")),
         }
     }

@@ -24,12 +24,15 @@ use tower::ServiceExt;
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::Clock;
 use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Rejected};
-use crate::model::{self, Message, MessageId, Progress};
+use crate::model::{self, DeliveryId, EventId, Message, MessageId, Progress};
 use crate::routing::{
     Balance, Built, Catalog, HealthSettings, Member, ProviderIndex, ProviderSettings, Rate,
     RetrySettings, Route,
 };
-use crate::store::{Figures, Health, Record, Recovered, Store, StoreError};
+use crate::store::{
+    Actions, DeadFilter, DeadLetters, Figures, Health, OutboxEvent, Record, Recovered, Store,
+    StoreError, Write,
+};
 use crate::telemetry::{Scrape, Telemetry};
 
 /// A title that apns of this house does not take.
@@ -250,6 +253,40 @@ impl Store for FakeStore {
         Figures::default()
     }
 
+    fn write(&self, _: Vec<Write>) -> oneshot::Receiver<()> {
+        oneshot::channel().1
+    }
+
+    fn events(
+        &self,
+        _: &str,
+        _: Option<EventId>,
+        _: usize,
+    ) -> Result<Vec<OutboxEvent>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn event_clients(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn dead_letters(
+        &self,
+        _: &DeadFilter,
+        _: Option<DeliveryId>,
+        _: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        Ok(DeadLetters::default())
+    }
+
+    fn is_dead(&self, _: DeliveryId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn actions(&self, _: Option<u64>, _: usize) -> Result<Actions, StoreError> {
+        Ok(Actions::default())
+    }
+
     fn commit_times(&self) -> Vec<(u32, Duration)> {
         Vec::new()
     }
@@ -318,6 +355,7 @@ impl House {
             oldest: Vec::new(),
             store_bytes: 0,
             dead_letters: 0,
+            events_pending: 0,
         });
         String::from_utf8(text).unwrap()
     }

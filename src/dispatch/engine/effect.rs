@@ -7,7 +7,7 @@ use pushyard_providers::Answer;
 
 use super::super::{Cancelled, Rejected};
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, MessageId, Reason, State};
+use crate::model::{Body, DeliveryId, EventKinds, MessageId, Reason, State};
 use crate::routing::{Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
@@ -30,6 +30,8 @@ pub enum Event {
     Restored(Remembered),
     /// What the process before had spent at a provider, by its id.
     Spent(Arc<str>, Spent),
+    /// What clients are told of; all others are told nothing.
+    Subscribed(Vec<(Arc<str>, EventKinds)>),
     /// The process before ended badly: for this long, every attempt is written
     /// down before it is made.
     Careful(Duration),

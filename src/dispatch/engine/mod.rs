@@ -12,6 +12,7 @@
 
 mod answer;
 mod effect;
+mod events;
 mod intake;
 mod pick;
 mod probe;
@@ -35,7 +36,7 @@ use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
 use super::fair::Lanes;
 use super::{Cancelled, Limits, Settings};
 use crate::clock::{Now, Utc};
-use crate::model::{Body, Durability, MessageId, Progress, Reason, State};
+use crate::model::{Body, Durability, EventId, EventKinds, MessageId, Progress, Reason, State};
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
 
@@ -64,6 +65,10 @@ pub struct Engine {
     flights: HashMap<AttemptId, Flight>,
     next_attempt: u64,
     clients: Vec<Client>,
+    /// What clients are told of, by name.
+    subscribed: Vec<(Arc<str>, EventKinds)>,
+    /// The latest event's.
+    last_event: EventId,
     /// Counters of the routes, for `round_robin`.
     turns: Vec<u64>,
     probes: Vec<probe::Schedule>,
@@ -97,6 +102,8 @@ pub struct Engine {
 struct Client {
     name: Arc<str>,
     unsettled: u64,
+    /// What it is told of.
+    events: EventKinds,
 }
 
 /// An attempt that has begun.
@@ -147,6 +154,8 @@ impl Engine {
             flights: HashMap::new(),
             next_attempt: 0,
             clients: Vec::new(),
+            subscribed: Vec::new(),
+            last_event: EventId::from_u128(0),
             turns: vec![0; catalog.routes.len()],
             probes: Vec::new(),
             written: 0,
@@ -183,6 +192,7 @@ impl Engine {
                     self.board.restore_spent(provider, spent);
                 }
             }
+            Event::Subscribed(subscribed) => self.subscribe(subscribed),
             Event::Careful(time) => self.careful_until = Some(now.instant + time),
             Event::Flushed(upto) => self.flushed(upto, now, effects),
             Event::Read(id, body) => self.read(id, body.as_ref(), now, effects),
@@ -329,7 +339,8 @@ impl Engine {
         let at = match self.clients.iter().position(|client| client.name == *name) {
             Some(at) => at,
             None => {
-                self.clients.push(Client { name: name.clone(), unsettled: 0 });
+                let events = self.subscription_of(name);
+                self.clients.push(Client { name: name.clone(), unsettled: 0, events });
                 self.clients.len() - 1
             }
         };
@@ -370,7 +381,9 @@ impl Engine {
             reason,
             took: now.utc.since(self.deliveries.message_of(at).not_before()),
         };
-        let mut upto = self.write(Record::Progress(id.delivery(n), Arc::new(progress)), effects);
+        let progress = Arc::new(progress);
+        let mut upto = self.write(Record::Progress(id.delivery(n), progress.clone()), effects);
+        self.announce(client, id.delivery(n), &progress, now, effects);
         if self.deliveries.settle(at) == 0 {
             upto = self.write(Record::Settled(id), effects);
         }
