@@ -2,7 +2,12 @@
 //! and done under `/admin/v1/`. It holds no state of its own: it reads the
 //! snapshot that the dispatcher publishes.
 
+mod audit;
+mod dead_letters;
+mod events;
+mod form;
 mod health;
+mod log;
 mod view;
 
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, put};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -22,7 +27,8 @@ use crate::api::{
     Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, panicked,
     unknown_method, unknown_path,
 };
-use crate::dispatch::Snapshot;
+use crate::clock::Clock;
+use crate::dispatch::{Limits, Snapshot};
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -46,6 +52,12 @@ pub struct AdminState {
     pub config: Arc<serde_json::Value>,
     /// Cancelled when a shutdown begins.
     pub drain: CancellationToken,
+    /// Cancelled when the listener closes: ends what streams.
+    pub closed: CancellationToken,
+    /// `[limits]`: of request bodies.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Arc<Clock>,
 }
 
 /// All routes of the admin listener.
@@ -58,6 +70,11 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/providers/{id}", get(provider))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/config", get(config))
+        .route("/admin/v1/events", get(events::watch))
+        .route("/admin/v1/dead-letters", get(dead_letters::list))
+        .route("/admin/v1/dead-letters/{id}", delete(dead_letters::delete))
+        .route("/admin/v1/log", put(log::put))
+        .route("/admin/v1/audit", get(audit::list))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(
@@ -130,6 +147,17 @@ async fn routes(
 async fn config(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     Ok(axum::Json(&*state.config).into_response())
+}
+
+/// Reads from the store on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(read).await.map_err(|_| Problem::internal())
+}
+
+fn bad_cursor() -> Problem {
+    Problem::parameter("cursor", "must be what `next` of the page before says")
 }
 
 /// `?limit=&cursor=`.

@@ -32,7 +32,8 @@ pub use client::{Client, KeyHash};
 pub use layers::{Admit, Observe, RequestId};
 pub use page::Page;
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
-pub use read::{Parameters, Segment};
+pub use read::{Media, Parameters, Segment, body, media};
+pub use view::attempts;
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};

@@ -153,6 +153,9 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         open_metrics: settings.admin.open_metrics,
         config: Arc::new(settings.masked()),
         drain: stops.unready.clone(),
+        closed: stops.listeners.clone(),
+        limits: settings.limits,
+        clock,
     };
     let (api_at, admin_at) = (local(&api), local(&admin));
     listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));

@@ -151,6 +151,15 @@ impl Telemetry {
         gauge.set(i64::from(on));
     }
 
+    /// An operator did something; `name` is that of the hub's event.
+    pub fn operator(&self, event: HubEvent) {
+        let by = event.by.as_deref();
+        let (provider, route) = (event.provider.as_deref(), event.route.as_deref());
+        let (what, reason) = (event.to.as_deref(), event.reason.as_deref());
+        info!(by, what, provider, route, reason, "operator");
+        self.publish(event);
+    }
+
     /// A delivery has settled.
     pub fn settled(&self, event: &DeliverySettled<'_>) {
         let DeliverySettled { delivery, route, state, reason, took } = *event;

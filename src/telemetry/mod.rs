@@ -8,5 +8,5 @@ mod metrics;
 
 pub use events::{DeliverySettled, EventResult, MessageResult, ProviderMoved, Telemetry};
 pub use hub::{HUB_EVENTS, Hub, HubEvent};
-pub use log::{Format, LogSettings, set_up};
+pub use log::{Format, LogSettings, set_filter, set_up};
 pub use metrics::{Attempts, Metrics, PROVIDER_STATES, ProviderGauges, Scrape};

@@ -138,6 +138,10 @@ impl Router {
         &self.api
     }
 
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
+    }
+
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

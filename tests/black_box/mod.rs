@@ -7,4 +7,5 @@ mod events;
 mod failover;
 mod harness;
 mod main_job;
+mod operators;
 mod receiver;
