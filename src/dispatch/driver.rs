@@ -17,15 +17,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::handle::{Cancelled, Command, Rejected};
+use super::handle::{Cancelled, Command, Received, Rejected, Replayed};
 use super::tell::tell;
-use super::{AttemptId, Effect, Engine, Event, Fact, Order, Snapshot, Token, cut};
+use super::{AttemptId, Effect, Engine, Event, Fact, Found, Order, Snapshot, Token, cut};
 use crate::clock::{Clock, Now};
 use crate::feedback::Receipts;
-use crate::model::{Body, MessageId};
+use crate::model::{Body, DeliveryId, MessageId};
 use crate::routing::{Catalog, ProviderIndex};
 use crate::stack::{Attempt, ProviderStack};
-use crate::store::{Flushed, Health, Record, Store};
+use crate::store::{Flushed, Health, Record, Store, StoreError};
 use crate::telemetry::Telemetry;
 
 /// Events of one kind taken in a batch at most, so that no kind starves another.
@@ -101,7 +101,18 @@ pub struct Parts {
 enum Reply {
     Submit(oneshot::Sender<Result<(), Rejected>>),
     Cancel(oneshot::Sender<Cancelled>),
+    Receipt(oneshot::Sender<Received>),
+    Replay(oneshot::Sender<Replayed>),
     Wait(oneshot::Sender<()>),
+}
+
+/// What they are told.
+enum Told {
+    Submitted(Result<(), Rejected>),
+    Cancelled(Cancelled),
+    Received(Received),
+    Replayed(Replayed),
+    Settled,
 }
 
 /// See the module.
@@ -112,6 +123,7 @@ pub struct Driver {
     calls: JoinSet<(AttemptId, Answer)>,
     probes: JoinSet<(ProviderIndex, Answer)>,
     reads: JoinSet<(MessageId, Option<Arc<Body>>)>,
+    looks: JoinSet<(DeliveryId, Option<Box<Found>>)>,
     effects: Vec<Effect>,
     records: Vec<Record>,
     told_upto: u64,
@@ -130,6 +142,7 @@ impl Driver {
             calls: JoinSet::new(),
             probes: JoinSet::new(),
             reads: JoinSet::new(),
+            looks: JoinSet::new(),
             effects,
             records: Vec::new(),
             told_upto: 0,
@@ -157,6 +170,9 @@ impl Driver {
                 Some(answered) = self.calls.join_next() => events.extend(answer(answered)),
                 () = self.parts.flushed.wake.notified() => {}
                 Some(Ok((id, body))) = self.reads.join_next() => events.push(Event::Read(id, body)),
+                Some(Ok((id, found))) = self.looks.join_next() => {
+                    events.push(Event::Found(id, found));
+                }
                 Some(Ok((provider, answer))) = self.probes.join_next() => {
                     events.push(Event::Probed(provider, answer));
                 }
@@ -233,24 +249,29 @@ impl Driver {
             Effect::Call(order) => self.call(*order),
             Effect::Tell(fact) => tell(&fact, &self.parts.catalog, &self.parts.telemetry),
             Effect::Read(id) => self.read(id),
+            Effect::Look(id) => self.look(id),
             Effect::Probe(provider) => self.probe(provider),
-            // A receiver that is gone does not wait any more.
-            Effect::Accepted(token) => match self.replies.remove(&token) {
-                Some(Reply::Submit(reply)) => drop(reply.send(Ok(()))),
-                Some(Reply::Cancel(_) | Reply::Wait(_)) | None => {}
-            },
-            Effect::Rejected(token, rejected) => match self.replies.remove(&token) {
-                Some(Reply::Submit(reply)) => drop(reply.send(Err(rejected))),
-                Some(Reply::Cancel(_) | Reply::Wait(_)) | None => {}
-            },
-            Effect::Cancelled(token, cancelled) => match self.replies.remove(&token) {
-                Some(Reply::Cancel(reply)) => drop(reply.send(cancelled)),
-                Some(Reply::Submit(_) | Reply::Wait(_)) | None => {}
-            },
-            Effect::Settled(token) => match self.replies.remove(&token) {
-                Some(Reply::Wait(reply)) => drop(reply.send(())),
-                Some(Reply::Submit(_) | Reply::Cancel(_)) | None => {}
-            },
+            Effect::Accepted(token) => self.answer(token, Told::Submitted(Ok(()))),
+            Effect::Rejected(token, rejected) => {
+                self.answer(token, Told::Submitted(Err(rejected)));
+            }
+            Effect::Cancelled(token, cancelled) => self.answer(token, Told::Cancelled(cancelled)),
+            Effect::Received(token, received) => self.answer(token, Told::Received(received)),
+            Effect::Replayed(token, replayed) => self.answer(token, Told::Replayed(replayed)),
+            Effect::Settled(token) => self.answer(token, Told::Settled),
+        }
+    }
+
+    /// Answers someone who waits. A receiver that is gone does not wait any more.
+    fn answer(&mut self, token: Token, told: Told) {
+        match (self.replies.remove(&token), told) {
+            (Some(Reply::Submit(reply)), Told::Submitted(told)) => drop(reply.send(told)),
+            (Some(Reply::Cancel(reply)), Told::Cancelled(told)) => drop(reply.send(told)),
+            (Some(Reply::Receipt(reply)), Told::Received(told)) => drop(reply.send(told)),
+            (Some(Reply::Replay(reply)), Told::Replayed(told)) => drop(reply.send(told)),
+            (Some(Reply::Wait(reply)), Told::Settled) => drop(reply.send(())),
+            // Each token is answered once, and with what it asked for.
+            (Some(_) | None, _) => {}
         }
     }
 
@@ -263,6 +284,14 @@ impl Driver {
             Command::Cancel(id, reply) => {
                 let token = self.token(Reply::Cancel(reply));
                 events.push(Event::Cancel(token, id));
+            }
+            Command::Receipt(id, reply) => {
+                let token = self.token(Reply::Receipt(reply));
+                events.push(Event::Receipt(token, id));
+            }
+            Command::Replay(id, reply) => {
+                let token = self.token(Reply::Replay(reply));
+                events.push(Event::Replay(token, id));
             }
             Command::Wait(id, reply) => {
                 let token = self.token(Reply::Wait(reply));
@@ -344,6 +373,16 @@ impl Driver {
         });
     }
 
+    fn look(&mut self, id: DeliveryId) {
+        let store = self.parts.store.clone();
+        self.looks.spawn_blocking(move || {
+            let found = held(&*store, id).inspect_err(|error| {
+                tracing::error!(delivery = %id, %error, "a delivery cannot be looked up");
+            });
+            (id, found.ok().flatten().map(Box::new))
+        });
+    }
+
     /// Attempts that are still in flight are cut: a byte may have left.
     fn cut(&mut self, events: &mut Vec<Event>) {
         self.calls.abort_all();
@@ -382,6 +421,14 @@ impl Driver {
             }
         }
     }
+}
+
+/// What the store holds of a delivery.
+fn held(store: &dyn Store, id: DeliveryId) -> Result<Option<Found>, StoreError> {
+    let Some(message) = store.message(id.message())? else { return Ok(None) };
+    let progress = store.progress(id.message())?;
+    let progress = progress.into_iter().find(|(n, _)| *n == id.n()).map(|(_, known)| known);
+    Ok(Some(Found { body: Body::new(message), progress }))
 }
 
 /// A call's answer as an event; a task that was cut has been answered for.

@@ -205,8 +205,7 @@ impl Lanes {
 
     /// Puts a delivery into its lane, behind the others or before them.
     pub(super) fn push(&mut self, deliveries: &mut Deliveries, at: StubRef, end: End) {
-        let entry = deliveries.message_of(at);
-        let (client, priority) = (entry.client, entry.policy.priority);
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let shape = deliveries.stubs[at].shape;
         let lane = self.lane_mut(shape);
         let class = lane.classes(client).class(priority);
@@ -224,8 +223,7 @@ impl Lanes {
 
     /// Takes a delivery out of its lane.
     pub(super) fn remove(&mut self, deliveries: &mut Deliveries, at: StubRef) {
-        let entry = deliveries.message_of(at);
-        let (client, priority) = (entry.client, entry.policy.priority);
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let shape = deliveries.stubs[at].shape;
         let lane = self.lane_mut(shape);
         lane.classes(client).class(priority).list.remove(&mut deliveries.stubs, at);
@@ -306,7 +304,7 @@ impl Lanes {
         }
         let class = classes.class(classes.turn());
         let oldest = class.list.first()?;
-        let waited = now.since(deliveries.message_of(oldest).not_before());
+        let waited = now.since(deliveries.not_before(oldest));
         if waited > BACKLOG && class.fresh_in_row < FRESH_SHARE {
             class.list.last()
         } else {
@@ -322,8 +320,7 @@ impl Lanes {
         at: StubRef,
         provider: ProviderIndex,
     ) {
-        let entry = deliveries.message_of(at);
-        let (client, priority) = (entry.client, entry.policy.priority);
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let classes = self.lane_mut(deliveries.stubs[at].shape).classes(client);
         classes.high_in_row = match priority {
             Priority::High => classes.high_in_row.saturating_add(1),
@@ -367,7 +364,7 @@ impl Lanes {
                     [(Priority::High, &classes.high), (Priority::Normal, &classes.normal)]
                 {
                     let Some(first) = class.list.first() else { continue };
-                    let since = deliveries.message_of(first).not_before();
+                    let since = deliveries.not_before(first);
                     match oldest
                         .iter_mut()
                         .find(|(route, p, _)| *route == lane.shape.route && *p == priority)

@@ -20,7 +20,8 @@ mod tell;
 
 pub use driver::{Driver, FlushMark, Parts};
 pub use engine::{
-    AttemptId, Effect, Engine, Event, Fact, Order, ProviderView, QueueView, Snapshot, Token, cut,
+    AttemptId, Effect, Engine, Event, Fact, Found, Order, ProviderView, QueueView, Snapshot, Token,
+    cut,
 };
-pub use handle::{Cancelled, Command, Dispatcher, Rejected, retry_after};
+pub use handle::{Cancelled, Command, Dispatcher, Received, Rejected, Replayed, retry_after};
 pub use settings::{Limits, Settings};

@@ -32,6 +32,10 @@ const INBOX: usize = 4096;
 /// this long (docs/semantics.md, "Poison").
 const CAREFUL: Duration = Duration::from_secs(60);
 
+/// After so many of them within this time, what may have caused them goes alone.
+const SAFE_AFTER: usize = 3;
+const LATELY: Duration = Duration::from_secs(600);
+
 /// Why a router did not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -261,8 +265,16 @@ async fn recover(
         }
     }
     if !found.clean {
+        let lately = found.unclean_ends.iter().filter(|end| now.utc.since(**end) <= LATELY);
+        let safe = lately.count() >= SAFE_AFTER;
         warn!("the process before did not end in order; writing down every attempt for a minute");
-        engine.on(Event::Careful(CAREFUL), now, &mut effects);
+        if safe {
+            warn!(
+                "it was not the first in {LATELY:?}: deliveries that were in flight each time go \
+                 one at a time"
+            );
+        }
+        engine.on(Event::Careful { time: CAREFUL, safe }, now, &mut effects);
     }
     let reading = tokio::task::spawn_blocking(move || {
         let mut messages = 0_u64;

@@ -87,6 +87,9 @@ pub struct Intent {
     pub address: u8,
     /// When.
     pub at: Utc,
+    /// Whether it is the only one in flight of those that may have ended the
+    /// process before.
+    pub alone: bool,
 }
 
 /// What the commit loop tells. Given to the function passed when the store is

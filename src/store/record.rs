@@ -34,8 +34,13 @@ use crate::model::{
     Reason, State,
 };
 
-/// The form that this build writes, and the only one so far.
+/// The form of a record that says nothing uncommon.
 const VERSION: u8 = 1;
+
+/// The same, followed by what is uncommon and was thought of later. Only records
+/// that need it have it, so that the others stay short, and older builds name
+/// what they do not know instead of misreading it.
+const EXTENDED: u8 = 2;
 
 /// Why a record cannot be read; never with its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,12 +94,17 @@ pub(super) fn decode_message_head(bytes: &[u8]) -> Result<MessageHead, Undecodab
 
 /// Adds the record of a delivery's progress to `into`.
 pub(super) fn encode_progress(progress: &Progress, into: &mut Vec<u8>) {
-    encode(&StoredProgress::from(progress), into);
+    encode_with(&StoredProgress::from(progress), progress::More::of(progress).as_ref(), into);
 }
 
 /// A delivery's progress from its record.
 pub(super) fn decode_progress(bytes: &[u8]) -> Result<Progress, Undecodable> {
-    decode::<StoredProgress<'_>>(bytes)?.into_progress()
+    let (stored, more) = decode_with::<StoredProgress<'_>, progress::More>(bytes)?;
+    let mut progress = stored.into_progress()?;
+    if let Some(more) = more {
+        more.add_to(&mut progress);
+    }
+    Ok(progress)
 }
 
 /// The head of the record of a delivery's progress.
@@ -105,14 +115,16 @@ pub(super) fn decode_progress_head(bytes: &[u8]) -> Result<ProgressHead, Undecod
 
 /// Adds an intent's record to `into`.
 pub(super) fn encode_intent(intent: &Intent, into: &mut Vec<u8>) {
-    let Intent { n, provider, address, at } = intent;
-    encode(&StoredIntent { n: *n, provider, address: *address, at: at.ms() }, into);
+    let Intent { n, provider, address, at, alone } = intent;
+    let stored = StoredIntent { n: *n, provider, address: *address, at: at.ms() };
+    encode_with(&stored, alone.then_some(&*alone), into);
 }
 
 /// An intent from its record.
 pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Undecodable> {
-    let StoredIntent { n, provider, address, at } = decode(bytes)?;
-    Ok(Intent { n, provider: provider.into(), address, at: Utc::from_ms(at) })
+    let (StoredIntent { n, provider, address, at }, alone) = decode_with(bytes)?;
+    let (provider, at) = (provider.into(), Utc::from_ms(at));
+    Ok(Intent { n, provider, address, at, alone: alone.unwrap_or(false) })
 }
 
 /// Adds an event's record to `into`, with what the message says; `None`: it is gone.
@@ -136,27 +148,58 @@ pub(super) fn decode_action(bytes: &[u8]) -> Result<Action, Undecodable> {
 }
 
 fn encode<T: Serialize>(record: &T, into: &mut Vec<u8>) {
-    into.push(VERSION);
-    postcard::serialize_with_flavor(record, Growing(into))
+    encode_with(record, None::<&()>, into);
+}
+
+fn encode_with<T: Serialize, M: Serialize>(record: &T, more: Option<&M>, into: &mut Vec<u8>) {
+    into.push(if more.is_some() { EXTENDED } else { VERSION });
+    append(record, into);
+    if let Some(more) = more {
+        append(more, into);
+    }
+}
+
+fn append<T: Serialize>(value: &T, into: &mut Vec<u8>) {
+    postcard::serialize_with_flavor(value, Growing(into))
         .expect("a buffer that grows takes all, and every length is known beforehand");
 }
 
 /// Reads the whole of `bytes`: what is left over is damage too.
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Undecodable> {
-    match take(bytes)? {
-        (record, []) => Ok(record),
-        (_, rest) => Err(Undecodable(format!("{} bytes too many", rest.len()))),
+    decode_with::<T, ()>(bytes).map(|(record, _)| record)
+}
+
+fn decode_with<'a, T, M>(bytes: &'a [u8]) -> Result<(T, Option<M>), Undecodable>
+where
+    T: Deserialize<'a>,
+    M: Deserialize<'a>,
+{
+    let (record, rest) = take(bytes)?;
+    let (more, rest) = match bytes.first() {
+        Some(&EXTENDED) => {
+            let (more, rest) = postcard::take_from_bytes(rest).map_err(undecodable)?;
+            (Some(more), rest)
+        }
+        Some(_) | None => (None, rest),
+    };
+    match rest {
+        [] => Ok((record, more)),
+        _ => Err(Undecodable(format!("{} bytes too many", rest.len()))),
     }
+}
+
+fn undecodable(error: postcard::Error) -> Undecodable {
+    Undecodable(error.to_string())
 }
 
 fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Undecodable> {
     match bytes.split_first() {
-        Some((&VERSION, bytes)) => {
-            postcard::take_from_bytes(bytes).map_err(|error| Undecodable(error.to_string()))
+        Some((&(VERSION | EXTENDED), bytes)) => {
+            postcard::take_from_bytes(bytes).map_err(undecodable)
         }
-        Some((version, _)) => {
-            Err(Undecodable(format!("version {version}, this build reads {VERSION}")))
-        }
+        Some((version, _)) => Err(Undecodable(format!(
+            "version {version}, this build reads {VERSION} and {EXTENDED}"
+        ))),
         None => Err(Undecodable("empty".to_owned())),
     }
 }

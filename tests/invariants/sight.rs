@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pushyard::clock::Now;
 use pushyard::dispatch::{Effect, Engine};
-use pushyard::model::{DeliveryId, Excluded, Message, MessageId, OnAmbiguous};
+use pushyard::model::{DeliveryId, Excluded, Message, MessageId, OnAmbiguous, State};
 use pushyard::routing::{Cause, Key, ProviderIndex, Serves, Status};
 use pushyard::store::Record;
 use pushyard_providers::{Address, Answer, Outcome, Part};
@@ -130,7 +130,10 @@ impl Sight {
                 }
                 // Every end of an attempt is written.
                 Effect::Write(Record::Progress(id, progress)) => {
-                    self.land(*id);
+                    // A device's word is written while its attempt goes on.
+                    if progress.state != State::Delivered || !engine.is_in_flight(*id) {
+                        self.land(*id);
+                    }
                     self.excluded.insert(*id, progress.excluded.clone());
                 }
                 _ => {}
@@ -295,7 +298,7 @@ impl Sight {
         let up = now.instant - self.began;
         for id in &books.live {
             let message = books.entry(id.message()).body.message();
-            let late = now.utc.since(message.dispatch_until().plus(TIMEOUT + SLACK));
+            let late = now.utc.since(books.life(*id).1.plus(TIMEOUT + SLACK));
             hold!(3, late.is_zero() || up < TIMEOUT + SLACK, "{id} outlives its time by {late:?}");
             if !self.flies(*id) && !self.draining && !reads.contains(&id.message()) {
                 self.is_served(*id, message, engine, books, now);
@@ -314,11 +317,12 @@ impl Sight {
         let delivery = books.delivery(id);
         let Some(idle) = delivery.idle_since else { return };
         let due = delivery.written.as_ref().and_then(|progress| progress.next_at);
-        let due = due.unwrap_or_default().max(message.not_before());
+        let due = due.unwrap_or_default().max(books.life(id).0);
         let unknown = delivery.written.as_ref().is_some_and(|progress| progress.ambiguous > 0);
         let stays = unknown && message.on_ambiguous == OnAmbiguous::Stop;
         // Those of a collapse key wait for each other.
-        if message.push.collapse_key.is_some() || due > now.utc || stays {
+        let apart = engine.is_suspect(id);
+        if message.push.collapse_key.is_some() || due > now.utc || stays || apart {
             return;
         }
         let ready = idle.max(self.began).max(now.instant - now.utc.since(due));

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use pushyard::clock::{Clock, Now, Utc};
-use pushyard::dispatch::{AttemptId, Effect, Engine, Event, Fact, Order, Token, cut};
-use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId};
+use pushyard::dispatch::{
+    AttemptId, Effect, Engine, Event, Fact, Order, Received, Replayed, Token, cut,
+};
+use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId, State};
 use pushyard::routing::ProviderIndex;
 use pushyard::store::{Health, Record};
 use pushyard_providers::Answer;
@@ -33,7 +35,10 @@ enum Happening {
     Answer(u32, AttemptId, Answer),
     Read(u32, MessageId),
     Probed(u32, ProviderIndex, Answer),
+    Looked(u32, DeliveryId),
     Cancel,
+    Receipt,
+    Replay,
     Wait,
     Look,
     Weather(usize),
@@ -49,6 +54,8 @@ enum Happening {
 enum Asked {
     Submit(MessageId),
     Cancel(MessageId),
+    Receipt(DeliveryId),
+    Replay(DeliveryId),
     Wait(MessageId),
 }
 
@@ -144,7 +151,9 @@ impl World {
         self.calm_down();
         let limit = 200_000 + steps * 100;
         for n in 0.. {
-            if self.books.live.is_empty() && self.disk.pending() == 0 && !self.draining {
+            let looked_up = |asked: &Asked| matches!(asked, Asked::Receipt(_) | Asked::Replay(_));
+            let quiet = self.disk.pending() == 0 && !self.asked.values().any(looked_up);
+            if self.books.live.is_empty() && quiet && !self.draining {
                 break;
             }
             hold!(3, n < limit, "{} deliveries do not settle", self.books.live.len());
@@ -160,6 +169,8 @@ impl World {
         for (ms, happening) in [
             (10, Happening::Submit),
             (3_000, Happening::Cancel),
+            (3_000, Happening::Receipt),
+            (20_000, Happening::Replay),
             (3_000, Happening::Wait),
             (500, Happening::Look),
             (10_000, Happening::Capacity),
@@ -207,6 +218,9 @@ impl World {
         for entry in self.books.messages.values() {
             for delivery in &entry.deliveries {
                 let state = delivery.written.as_ref().map(|progress| progress.state);
+                if state.is_some_and(|state| !state.settled()) {
+                    continue;
+                }
                 *sum.entry(state.unwrap_or(pushyard::model::State::Failed)).or_default() += 1u64;
             }
         }
@@ -287,8 +301,12 @@ impl World {
             Happening::Probed(epoch, provider, answer) if epoch == self.epoch => {
                 events.push(Event::Probed(provider, answer));
             }
+            Happening::Looked(epoch, id) if epoch == self.epoch => {
+                events.push(Event::Found(id, self.disk.find(id).map(Box::new)));
+            }
             // Of a process that is gone.
             Happening::Flush(_)
+            | Happening::Looked(..)
             | Happening::Answer(..)
             | Happening::Read(..)
             | Happening::Probed(..) => {}
@@ -297,6 +315,23 @@ impl World {
                 if let Some(id) = self.some_message().filter(|_| self.chaos) {
                     let token = self.ask(Asked::Cancel(id));
                     events.push(Event::Cancel(token, id));
+                }
+            }
+            Happening::Receipt => {
+                self.soon(0, 6_000, Happening::Receipt);
+                if let Some(id) = self.any_delivery().filter(|_| self.chaos) {
+                    let token = self.ask(Asked::Receipt(id));
+                    events.push(Event::Receipt(token, id));
+                }
+            }
+            Happening::Replay => {
+                self.soon(0, 40_000, Happening::Replay);
+                // An operator clicks twice now and then.
+                let again = if self.rng.random_bool(0.2) { 2 } else { 1 };
+                let id = self.any_delivery().filter(|_| self.chaos);
+                for id in id.into_iter().cycle().take(again) {
+                    let token = self.ask(Asked::Replay(id));
+                    events.push(Event::Replay(token, id));
                 }
             }
             Happening::Wait => {
@@ -415,6 +450,14 @@ impl World {
         self.books.live.iter().nth(at).map(|id| id.message())
     }
 
+    /// Some delivery of the last hundred messages, settled or not.
+    fn any_delivery(&mut self) -> Option<DeliveryId> {
+        let back = self.rng.random_range(0..100);
+        let (id, entry) = self.books.messages.iter().rev().filter(|(_, e)| e.accepted).nth(back)?;
+        let n = self.rng.random_range(0..entry.deliveries.len());
+        Some(id.delivery(n as u16))
+    }
+
     /// What can be seen of a message agrees with the books.
     fn look(&mut self) {
         let snapshot = self.engine.snapshot(self.now);
@@ -494,6 +537,23 @@ impl World {
                 };
                 self.books.cancelled(id);
             }
+            Effect::Received(token, received) => {
+                let Some(Asked::Receipt(id)) = self.asked.remove(&token.0) else {
+                    panic!("nobody asked for {token:?}")
+                };
+                let durable = self.books.delivery(id).durable.as_ref();
+                let noted = durable.is_some_and(|p| p.state == State::Delivered);
+                hold!(1, noted == (received == Received::Noted), "{id} {received:?} {durable:?}");
+            }
+            Effect::Replayed(token, replayed) => {
+                let Some(Asked::Replay(id)) = self.asked.remove(&token.0) else {
+                    panic!("nobody asked for {token:?}")
+                };
+                let durable = self.books.delivery(id).durable.as_ref();
+                let anew = durable.is_some_and(|p| p.replayed_at.is_some());
+                hold!(1, anew || replayed != Replayed::Queued, "{id} {replayed:?} {durable:?}");
+            }
+            Effect::Look(id) => self.soon(0, 20, Happening::Looked(self.epoch, id)),
             Effect::Settled(token) => {
                 let Some(Asked::Wait(id)) = self.asked.remove(&token.0) else {
                     panic!("nobody asked for {token:?}")
@@ -528,6 +588,8 @@ impl World {
             let known = if memory { &delivery.written } else { &delivery.durable };
             let settled = known.as_ref().is_some_and(|progress| progress.state.settled());
             let born_failed = entry.body.message().recipients[n].no_route;
+            let settled =
+                settled || delivery.written.as_ref().is_some_and(|p| p.replayed_at.is_some());
             hold!(1, settled || born_failed, "{id} {n} is told to have settled");
         }
     }
@@ -604,7 +666,7 @@ impl World {
         self.engine = engine(&self.setup, self.now, &mut self.rng);
         self.sight = Sight::new(&self.setup, self.now);
         self.books.restarted = true;
-        let mut events = start(&self.disk, clean);
+        let mut events = start(&self.disk, clean, self.is_safe());
         events.push(Event::Tick);
         if self.chaos {
             self.soon(1_000, 400_000, Happening::Drain);
@@ -639,7 +701,7 @@ impl World {
     ) -> (BTreeMap<DeliveryId, (u32, u16, u16, Option<Utc>)>, Vec<Record>) {
         let mut engine = engine(&self.setup, self.now, &mut StdRng::seed_from_u64(1));
         let mut effects = Vec::new();
-        for event in start(disk, clean) {
+        for event in start(disk, clean, self.is_safe()) {
             engine.on(event, self.now, &mut effects);
         }
         let records = effects.into_iter().filter_map(|effect| match effect {
@@ -656,6 +718,11 @@ impl World {
                 .map(move |(id, p)| (id, figures(p)))
         });
         (live.collect(), records.collect())
+    }
+
+    /// Every third crash the suspects go alone.
+    fn is_safe(&self) -> bool {
+        self.crashes % 3 == 2
     }
 
     fn soon(&mut self, from_ms: u64, to_ms: u64, happening: Happening) {
@@ -704,8 +771,8 @@ fn engine(setup: &Setup, now: Now, rng: &mut StdRng) -> Engine {
 }
 
 /// What a process does first.
-fn start(disk: &Disk, clean: bool) -> Vec<Event> {
-    let careful = (!clean).then_some(Event::Careful(Duration::from_secs(60)));
+fn start(disk: &Disk, clean: bool, safe: bool) -> Vec<Event> {
+    let careful = (!clean).then_some(Event::Careful { time: Duration::from_secs(60), safe });
     let notes = disk.remembered().into_iter().map(Event::Restored);
     let messages = disk.recovered().into_iter().map(|found| Event::Recovered(Box::new(found)));
     careful.into_iter().chain(notes).chain(messages).collect()

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pushyard_providers::Answer;
 
-use super::super::{Cancelled, Rejected};
+use super::super::{Cancelled, Received, Rejected, Replayed};
+use super::Found;
 use crate::clock::Utc;
 use crate::model::{Body, DeliveryId, EventKinds, MessageId, Reason, State};
 use crate::routing::{Moved, Permit, ProviderIndex, Remembered, Spent};
@@ -32,9 +33,13 @@ pub enum Event {
     Spent(Arc<str>, Spent),
     /// What clients are told of; all others are told nothing.
     Subscribed(Vec<(Arc<str>, EventKinds)>),
-    /// The process before ended badly: for this long, every attempt is written
-    /// down before it is made.
-    Careful(Duration),
+    /// The process before ended badly.
+    Careful {
+        /// For this long, every attempt is written down before it is made.
+        time: Duration,
+        /// It was not the first to do so lately: what may have ended it goes alone.
+        safe: bool,
+    },
     /// So many of the records written are on disk.
     Flushed(u64),
     /// A body was read back; `None`: it cannot be read.
@@ -45,6 +50,12 @@ pub enum Event {
     Cancel(Token, MessageId),
     /// Someone waits for a message's last delivery.
     Wait(Token, MessageId),
+    /// A device says that it has a delivery.
+    Receipt(Token, DeliveryId),
+    /// An operator wants a dead delivery tried again.
+    Replay(Token, DeliveryId),
+    /// What the store holds of a settled delivery.
+    Found(DeliveryId, Option<Box<Found>>),
     /// A probe ended.
     Probed(ProviderIndex, Answer),
     /// What a provider's open connections allow together.
@@ -76,6 +87,12 @@ pub enum Effect {
     Call(Box<Order>),
     /// Read this message back.
     Read(MessageId),
+    /// Look up what the store holds of this delivery.
+    Look(DeliveryId),
+    /// What became of a device's word.
+    Received(Token, Received),
+    /// What became of an operator's wish to have a delivery tried again.
+    Replayed(Token, Replayed),
     /// Probe this provider.
     Probe(ProviderIndex),
     /// Tell it to whoever watches.

@@ -16,6 +16,8 @@ mod events;
 mod intake;
 mod pick;
 mod probe;
+mod recall;
+mod suspects;
 mod view;
 
 use std::collections::VecDeque;
@@ -28,15 +30,18 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use recall::Found;
 pub(super) use view::status_words;
 pub use view::{ProviderView, QueueView, Snapshot};
 
 use super::collapse::Collapse;
 use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
 use super::fair::Lanes;
-use super::{Cancelled, Limits, Settings};
+use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
-use crate::model::{Body, Durability, EventId, EventKinds, MessageId, Progress, Reason, State};
+use crate::model::{
+    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, Progress, Reason, State,
+};
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
 
@@ -74,12 +79,17 @@ pub struct Engine {
     probes: Vec<probe::Schedule>,
     /// Records written so far; a flush says how many of them are on disk.
     written: u64,
+    /// So many of them are on disk.
+    flushed: u64,
     /// What waits for the flush of the n-th record, in order.
     unflushed: VecDeque<(u64, AfterFlush)>,
     accepting: usize,
     oldest_accept: Option<Now>,
     waiters: HashMap<MessageId, Vec<Token>>,
     loading: HashMap<MessageId, Vec<StubRef>>,
+    /// What is wanted of settled deliveries whose records are being looked up.
+    inquiries: HashMap<DeliveryId, Vec<recall::Inquiry>>,
+    suspects: suspects::Suspects,
     bodies: u64,
     /// Providers whose queue may move.
     dirty: Vec<bool>,
@@ -131,6 +141,14 @@ enum AfterFlush {
     Forget(StubRef, Box<Fact>),
     /// A backend may be told what was taken back.
     Cancelled(Token, Cancelled),
+    /// The record of a settled delivery can be looked up.
+    Inquire(DeliveryId, recall::Inquiry),
+    /// A delivery that nobody holds can be looked up.
+    Look(DeliveryId),
+    /// A device may be told that its word was noted.
+    Received(Token, Option<Box<Fact>>),
+    /// A delivery may be tried again.
+    Replayed(Token, DeliveryId),
 }
 
 impl Engine {
@@ -159,11 +177,14 @@ impl Engine {
             turns: vec![0; catalog.routes.len()],
             probes: Vec::new(),
             written: 0,
+            flushed: 0,
             unflushed: VecDeque::new(),
             accepting: 0,
             oldest_accept: None,
             waiters: HashMap::new(),
             loading: HashMap::new(),
+            inquiries: HashMap::new(),
+            suspects: suspects::Suspects::default(),
             bodies: 0,
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
@@ -193,7 +214,12 @@ impl Engine {
                 }
             }
             Event::Subscribed(subscribed) => self.subscribe(subscribed),
-            Event::Careful(time) => self.careful_until = Some(now.instant + time),
+            Event::Careful { time, safe } => {
+                self.careful_until = Some(now.instant + time);
+                if safe {
+                    self.suspects.begin(now.instant, time);
+                }
+            }
             Event::Flushed(upto) => self.flushed(upto, now, effects),
             Event::Read(id, body) => self.read(id, body.as_ref(), now, effects),
             Event::Answered(attempt, answer) => self.answered(attempt, &answer, now, effects),
@@ -205,6 +231,13 @@ impl Engine {
                 Some(_) => self.waiters.entry(id).or_default().push(token),
                 None => effects.push(Effect::Settled(token)),
             },
+            Event::Receipt(token, id) => {
+                self.inquire(id, recall::Inquiry::Receipt(token), now, effects);
+            }
+            Event::Replay(token, id) => {
+                self.inquire(id, recall::Inquiry::Replay(token), now, effects);
+            }
+            Event::Found(id, found) => self.found(id, found, now, effects),
             Event::Probed(provider, answer) => self.probed(provider, &answer, now, effects),
             Event::Capacity(provider, streams) => {
                 self.board.capacity(provider, streams, now.instant);
@@ -228,6 +261,7 @@ impl Engine {
         if ticks {
             self.tick(now, effects);
         }
+        self.release_suspects(now);
         while let Some(at) = self.dirty.iter().position(|dirty| *dirty) {
             self.dirty[at] = false;
             // The catalog holds no more providers than the index has numbers.
@@ -264,7 +298,8 @@ impl Engine {
     fn next_due(&self, now: Now) -> std::time::Instant {
         let on_utc = self.deliveries.wake_at().map(|at| now.instant + at.since(now.utc));
         let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake()]
+        let suspects = self.suspects.wake_at(now.instant);
+        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -281,11 +316,6 @@ impl Engine {
         self.flights.keys().copied().collect()
     }
 
-    /// Records written so far.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
     /// The board, to look at.
     pub fn board(&self) -> &Board {
         &self.board
@@ -298,6 +328,9 @@ impl Engine {
         }
         while let Some(message) = self.deliveries.expired(now.utc) {
             self.expire(message, now, effects);
+        }
+        while let Some(at) = self.deliveries.replay_over(now.utc) {
+            self.expire_one(at, now, effects);
         }
         self.probe_due(now, effects);
         if now.instant >= self.safety_wake {
@@ -363,10 +396,14 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.take_out(at);
+        let began = self.deliveries.not_before(at);
+        self.deliveries.note_replay(at, false);
         let entry = self.deliveries.message_of(at);
         let (id, client, policy) = (entry.id, entry.client, entry.policy);
         let stub = &mut self.deliveries.stubs[at];
         let (n, shape) = (stub.n, stub.shape);
+        // The device's word was told when it came, during the attempt.
+        let told = stub.track.as_ref().is_some_and(|track| track.delivered);
         let mut progress = stub
             .track
             .take()
@@ -379,11 +416,13 @@ impl Engine {
             route,
             state,
             reason,
-            took: now.utc.since(self.deliveries.message_of(at).not_before()),
+            took: now.utc.since(began),
         };
         let progress = Arc::new(progress);
         let mut upto = self.write(Record::Progress(id.delivery(n), progress.clone()), effects);
-        self.announce(client, id.delivery(n), &progress, now, effects);
+        if !told {
+            self.announce(client, id.delivery(n), &progress, now, effects);
+        }
         if self.deliveries.settle(at) == 0 {
             upto = self.write(Record::Settled(id), effects);
         }
@@ -417,7 +456,12 @@ impl Engine {
                     waiting.retain(|other| *other != at);
                 }
             }
-            Place::Nowhere | Place::Flight | Place::Held | Place::Settled | Place::Free => {}
+            Place::Nowhere
+            | Place::Flight
+            | Place::Held
+            | Place::Suspect
+            | Place::Settled
+            | Place::Free => {}
         }
         self.deliveries.stubs[at].place = Place::Nowhere;
     }
@@ -425,7 +469,7 @@ impl Engine {
     /// The moment a delivery's timer is set to.
     fn timer_of(&self, at: StubRef) -> Utc {
         let next_at = self.deliveries.stubs[at].track.as_ref().and_then(|t| t.progress.next_at);
-        next_at.unwrap_or_else(|| self.deliveries.message_of(at).not_before())
+        next_at.unwrap_or_else(|| self.deliveries.not_before(at))
     }
 
     /// Lets those of the same collapse key go that waited for this delivery.
@@ -471,7 +515,8 @@ impl Engine {
                 | Place::Ready(..)
                 | Place::Loading
                 | Place::Timer
-                | Place::Held => {
+                | Place::Held
+                | Place::Suspect => {
                     let reason = Some(Reason::CancelledByClient);
                     self.settle(at, State::Cancelled, reason, now, effects);
                     cancelled.cancelled += 1;
@@ -491,6 +536,7 @@ impl Engine {
     }
 
     fn flushed(&mut self, upto: u64, now: Now, effects: &mut Vec<Effect>) {
+        self.flushed = upto;
         while self.unflushed.front().is_some_and(|(record, _)| *record <= upto) {
             let Some((_, then)) = self.unflushed.pop_front() else { return };
             match then {
@@ -505,6 +551,13 @@ impl Engine {
                 AfterFlush::Cancelled(token, cancelled) => {
                     effects.push(Effect::Cancelled(token, cancelled));
                 }
+                AfterFlush::Look(id) => effects.push(Effect::Look(id)),
+                AfterFlush::Inquire(id, inquiry) => self.inquire(id, inquiry, now, effects),
+                AfterFlush::Received(token, fact) => {
+                    effects.extend(fact.map(|fact| Effect::Tell(*fact)));
+                    effects.push(Effect::Received(token, Received::Noted));
+                }
+                AfterFlush::Replayed(token, id) => self.replayed(token, id, now, effects),
             }
         }
     }
@@ -524,13 +577,14 @@ impl Engine {
 
     fn may_still_call(&self, flight: &Flight, now: Now) -> bool {
         let stub = &self.deliveries.stubs[flight.stub];
-        let taken_back = stub.track.as_ref().is_some_and(|t| t.cancelled || t.superseded);
+        let taken_back =
+            stub.track.as_ref().is_some_and(|t| t.cancelled || t.superseded || t.delivered);
         let provider = flight.candidate.provider;
         let paused = self.board.address_paused(provider, || flight.address, now.instant);
         !self.draining
             && !taken_back
             && paused.is_none()
-            && now.utc < self.deliveries.entry(stub.message).dispatch_until()
+            && now.utc < self.deliveries.dispatch_until(flight.stub)
             && self.board.holds(&flight.permit, &flight.candidate.keys, now.instant)
     }
 }

@@ -230,7 +230,7 @@ impl Engine {
     ) -> Began {
         let entry = self.deliveries.message_of(at);
         let Some(body) = entry.body.clone() else { return Began::Closed };
-        if now.utc >= entry.dispatch_until() {
+        if now.utc >= self.deliveries.dispatch_until(at) {
             self.lapse(at, now, effects);
             return Began::Aside;
         }
@@ -286,7 +286,8 @@ impl Engine {
         let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
-        let left = entry.expires_at().since(now.utc).max(LEAST_TTL);
+        let expires_at = self.deliveries.expires_at(at);
+        let left = expires_at.since(now.utc).max(LEAST_TTL);
         let never = entry.now_or_never();
         let order = Order {
             attempt,
@@ -294,7 +295,7 @@ impl Engine {
             n: stub.n,
             address: candidate.address,
             ttl: if never { Duration::ZERO } else { left },
-            expires_at: entry.expires_at(),
+            expires_at,
             body,
         };
         let address = &order.body.message().recipients[usize::from(stub.n)].addresses
@@ -302,10 +303,11 @@ impl Engine {
         let address = hash(address);
         let (delivery, policy) = (entry.id.delivery(stub.n), entry.policy);
         let careful = self.careful_until.is_some_and(|until| now.instant < until);
-        let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful)
+        let alone = stub.track.as_ref().is_some_and(|track| track.alone);
+        let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful || alone)
             && policy.durability == Durability::Disk;
         let provider = self.catalog.provider(candidate.provider).settings.id.clone();
-        let record = Intent { n, provider, address: candidate.address, at: now.utc };
+        let record = Intent { n, provider, address: candidate.address, at: now.utc, alone };
         let mut flight =
             Flight { stub: at, candidate, permit, started: now, n, address, order: Some(order) };
         if intent {

@@ -117,6 +117,7 @@ impl Engine {
             | Place::Loading
             | Place::Timer
             | Place::Held
+            | Place::Suspect
             | Place::Free => progress.state = waiting,
         }
         progress
@@ -144,8 +145,24 @@ impl Engine {
             && self.unflushed.is_empty()
             && self.waiters.is_empty()
             && self.loading.is_empty()
+            && self.inquiries.is_empty()
+            && self.suspects.is_empty()
             && self.bodies == 0
             && self.clients.iter().all(|client| client.unsettled == 0)
+    }
+
+    /// Whether an attempt at this delivery has begun and not ended.
+    pub fn is_in_flight(&self, id: DeliveryId) -> bool {
+        self.is_at(id, Place::Flight)
+    }
+
+    /// Whether this delivery waits for its turn to go alone.
+    pub fn is_suspect(&self, id: DeliveryId) -> bool {
+        self.is_at(id, Place::Suspect)
+    }
+
+    fn is_at(&self, id: DeliveryId, place: Place) -> bool {
+        self.deliveries.find_delivery(id).is_some_and(|at| self.deliveries.stubs[at].place == place)
     }
 
     /// Everything that can be seen.
