@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::form::{self, Form};
 use super::{AdminState, Shared, audit, blocking};
 use crate::api::{Code, Page, Parameters, Problem, Segment, attempts};
+use crate::dispatch::Replayed;
 use crate::intake::time;
 use crate::model::{DeliveryId, Reason};
 use crate::store::{DeadFilter, DeadLetter, Write};
@@ -103,10 +106,104 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Tries one again.
+pub(super) async fn replay(
+    State(state): Shared,
+    headers: HeaderMap,
+    Segment(id): Segment,
+) -> Result<Response, Problem> {
+    let caller = state.authenticator.admin(&headers)?;
+    let delivery: DeliveryId = id.parse().map_err(|()| unknown())?;
+    match state.dispatcher.replay(delivery).await {
+        Replayed::Queued => {
+            audit::record(&state, caller, format!("replay dead-letters/{delivery}"), None).await?;
+            let body = json!({"id": delivery.to_string(), "state": "waiting"});
+            Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
+        }
+        Replayed::NotDead => Err(not_dead()),
+        Replayed::Unknown => Err(unknown()),
+        Replayed::Rejected(rejected) => Err(rejected.into()),
+    }
+}
+
+/// How many one call replays unless it says otherwise.
+const REPLAYED: usize = 1000;
+
+/// … and at most: it is answered when they are all on disk.
+const MOST_REPLAYED: usize = 100_000;
+
+/// Dead letters read in one go.
+const LOT: usize = 256;
+
+/// Tries those that a filter lets through again, the latest first.
+pub(super) async fn replay_many(
+    State(state): Shared,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let caller = state.authenticator.admin(&headers)?;
+    let bytes = form::bytes(&state, &headers, body).await?;
+    let keys = ["reason", "provider", "client", "since", "until", "limit"];
+    let mut form = Form::new(&bytes, &state, &keys)?;
+    let word = form.text("reason");
+    let filter = DeadFilter {
+        reason: word.as_deref().and_then(reason),
+        provider: form.text("provider"),
+        client: form.text("client"),
+        since: form.moment("since"),
+        until: form.moment("until"),
+    };
+    if word.is_some() && filter.reason.is_none() {
+        form.fault("/reason", unknown_reason(), "invalid_value");
+    }
+    let limit = form.whole("limit", 1, MOST_REPLAYED).unwrap_or(REPLAYED);
+    form.finish()?;
+    let why = String::from_utf8_lossy(&bytes).into_owned();
+    audit::record(&state, caller, "replay dead-letters".to_owned(), Some(why)).await?;
+    let replayed = replay_all(&state, filter, limit).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(json!({ "replayed": replayed }))).into_response())
+}
+
+/// Ends early, with what was done so far, when the queue takes no more; a refusal
+/// of the very first is the caller's answer.
+async fn replay_all(
+    state: &Arc<AdminState>,
+    filter: DeadFilter,
+    limit: usize,
+) -> Result<usize, Problem> {
+    let (mut replayed, mut before) = (0, None);
+    loop {
+        let (store, wanted) = (state.store.clone(), filter.clone());
+        let most = LOT.min(limit - replayed);
+        let part = blocking(move || store.dead_letters(&wanted, before, most)).await??;
+        let lot = part.items.iter().map(|letter| state.dispatcher.replay(letter.delivery));
+        for answer in futures_util::future::join_all(lot).await {
+            match answer {
+                Replayed::Queued => replayed += 1,
+                // Someone else was quicker.
+                Replayed::NotDead | Replayed::Unknown => {}
+                Replayed::Rejected(rejected) if replayed == 0 => return Err(rejected.into()),
+                Replayed::Rejected(_) => return Ok(replayed),
+            }
+        }
+        before = part.next;
+        if before.is_none() || replayed >= limit {
+            return Ok(replayed);
+        }
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("no delivery of this id is kept")
+}
+
+fn not_dead() -> Problem {
+    Problem::new(Code::NotDead, "this delivery is no dead letter")
+}
+
 /// The dead letter of this id: 404 when there never was such a delivery, 409 when
 /// it is not dead.
 async fn known(state: &Arc<AdminState>, id: &str) -> Result<DeliveryId, Problem> {
-    let unknown = || Problem::not_found("no delivery of this id is kept");
     let delivery: DeliveryId = id.parse().map_err(|()| unknown())?;
     let store = state.store.clone();
     let (dead, message) = blocking(move || -> Result<_, crate::store::StoreError> {
@@ -116,7 +213,7 @@ async fn known(state: &Arc<AdminState>, id: &str) -> Result<DeliveryId, Problem>
     let there = message.is_some_and(|m| usize::from(delivery.n()) < m.recipients.len());
     match (dead, there) {
         (true, _) => Ok(delivery),
-        (false, true) => Err(Problem::new(Code::NotDead, "this delivery is no dead letter")),
+        (false, true) => Err(not_dead()),
         (false, false) => Err(unknown()),
     }
 }

@@ -1,8 +1,6 @@
 //! The small JSON bodies of operators' calls: one object, every key known, all
 //! faults told at once with pointers.
 
-use std::time::Duration;
-
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 
@@ -78,17 +76,6 @@ impl<'a> Form<'a> {
             );
         }
         text
-    }
-
-    /// A duration above zero, as a text with a unit.
-    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        let text = self.text(key)?;
-        let duration = time::duration(&text).filter(|duration| !duration.is_zero());
-        if duration.is_none() {
-            let detail = "must be a duration with a unit, as in \"30m\" or \"7d\"";
-            self.fault(&format!("/{key}"), detail, "invalid_value");
-        }
-        duration
     }
 
     /// A moment.

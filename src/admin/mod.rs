@@ -17,7 +17,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -28,7 +28,7 @@ use crate::api::{
     unknown_method, unknown_path,
 };
 use crate::clock::Clock;
-use crate::dispatch::{Limits, Snapshot};
+use crate::dispatch::{Dispatcher, Limits, Snapshot};
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -50,6 +50,8 @@ pub struct AdminState {
     pub open_metrics: bool,
     /// The effective configuration, secrets masked.
     pub config: Arc<serde_json::Value>,
+    /// Does what operators want.
+    pub dispatcher: Dispatcher,
     /// Cancelled when a shutdown begins.
     pub drain: CancellationToken,
     /// Cancelled when the listener closes: ends what streams.
@@ -72,7 +74,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/config", get(config))
         .route("/admin/v1/events", get(events::watch))
         .route("/admin/v1/dead-letters", get(dead_letters::list))
+        .route("/admin/v1/dead-letters/replay", post(dead_letters::replay_many))
         .route("/admin/v1/dead-letters/{id}", delete(dead_letters::delete))
+        .route("/admin/v1/dead-letters/{id}/replay", post(dead_letters::replay))
         .route("/admin/v1/log", put(log::put))
         .route("/admin/v1/audit", get(audit::list))
         .fallback(unknown_path)

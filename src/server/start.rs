@@ -100,6 +100,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let (engine, effects) = recover(engine, store.clone(), &found, &settings, clock.now()).await?;
     let stops = Stops::default();
     let (commands, inbox) = mpsc::channel(INBOX);
+    let receipts = Arc::new(Receipts::new(&store.server_key()));
     let parts = Parts {
         stacks: stacks(&catalog, &telemetry, &clock),
         engine,
@@ -107,7 +108,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         catalog: catalog.clone(),
         store: store.clone(),
         flushed: flushed.clone(),
-        receipts: Arc::new(Receipts::new(&store.server_key())),
+        receipts: receipts.clone(),
         clock: clock.clone(),
         telemetry: telemetry.clone(),
         snapshot: Arc::default(),
@@ -121,10 +122,12 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
 
     let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
+    let dispatcher = Dispatcher::new(commands);
     let api_state = ApiState {
         catalog: providers.clone(),
-        dispatcher: Dispatcher::new(commands),
+        dispatcher: dispatcher.clone(),
         store: store.clone(),
+        receipts,
         clock: clock.clone(),
         authenticator: authenticator.clone(),
         limits: settings.limits,
@@ -157,6 +160,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         open_metrics: settings.admin.open_metrics,
         config: Arc::new(settings.masked()),
         drain: stops.unready.clone(),
+        dispatcher,
         closed: stops.listeners.clone(),
         limits: settings.limits,
         clock,

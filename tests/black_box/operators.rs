@@ -1,5 +1,6 @@
 //! What operators see and do: events, dead letters, the log's filter, the audit.
 
+use pushyard_simulator::Mode;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -158,4 +159,93 @@ async fn the_logs_filter_is_changed_at_run_time_and_a_bad_one_changes_nothing() 
     let audit = world.router().get("/admin/v1/audit").await;
     assert_eq!(audit["items"][0]["what"], "set log");
     assert_eq!(audit["items"][0]["why"], "pushyard=debug");
+}
+
+fn fcm_is(world: &World, mode: Mode) {
+    world.simulator.control().set_mode("fcm", mode).unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_and_delivered() {
+    let world = World::new().await;
+    // One attempt, and it is given up.
+    world.configure("[dispatch]\nmax_attempts = 1\n");
+    let router = world.router();
+    fcm_is(&world, Mode::Failing);
+    let view = router.settle(&message(&[fcm("phone")])).await;
+    assert_eq!(only(&view)["reason"], "attempts_exhausted", "{view}");
+    let id = only(&view)["id"].as_str().unwrap().to_owned();
+    fcm_is(&world, Mode::Healthy);
+    let path = format!("/admin/v1/dead-letters/{id}/replay");
+    let (status, answer) = router.call(Method::POST, &path, None).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    let message = format!("/v1/messages/{}", view["id"].as_str().unwrap());
+    router.until(&message, |view| only(view)["state"] == "sent").await;
+    let (status, problem) = router.call(Method::POST, &path, None).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::CONFLICT, &json!("not_dead")));
+    let unknown = "/admin/v1/dead-letters/0197f000-0000-7000-8000-000000000001/replay";
+    assert_eq!(router.call(Method::POST, unknown, None).await.0, StatusCode::NOT_FOUND);
+    let page = router.get("/admin/v1/dead-letters").await;
+    assert_eq!(page["items"], json!([]));
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_by_what_they_died_of() {
+    let world = World::new().await;
+    world.configure("[dispatch]\nmax_attempts = 1\n");
+    let router = world.router();
+    router.settle(&message(&[fcm("gone-phone")])).await;
+    fcm_is(&world, Mode::Failing);
+    for n in 0..3 {
+        router.settle(&message(&[fcm(&format!("phone-{n}"))])).await;
+    }
+    fcm_is(&world, Mode::Healthy);
+    let replay = |body: Value| {
+        let router = &router;
+        async move { router.call(Method::POST, "/admin/v1/dead-letters/replay", Some(&body)).await }
+    };
+    let (status, problem) = replay(json!({"reason": "bored", "limit": 0, "why": 1})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let pointers: Vec<&Value> =
+        problem["errors"].as_array().unwrap().iter().map(|error| &error["pointer"]).collect();
+    assert_eq!(pointers, ["/why", "/reason", "/limit"]);
+    let (status, answer) = replay(json!({"reason": "attempts_exhausted", "limit": 2})).await;
+    assert_eq!((status, &answer["replayed"]), (StatusCode::ACCEPTED, &json!(2)));
+    let (_, answer) = replay(json!({"reason": "attempts_exhausted"})).await;
+    assert_eq!(answer["replayed"], 1);
+    router
+        .until("/admin/v1/dead-letters", |page| page["items"].as_array().unwrap().len() == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_receipt_makes_a_delivery_delivered_and_is_told() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    world.configure(&format!(
+        "[[clients]]\nname = \"shop\"\nkey = \"shop-key-0123456789\"\n\
+         events = {{ url = \"{}\", secret = \"{SECRET}\", types = [\"delivery.delivered\"] }}\n",
+        receiver.url
+    ));
+    let router = world.router().with_key("shop-key-0123456789");
+    let view = router.settle(&message(&[fcm("phone")])).await;
+    let id = only(&view)["id"].as_str().unwrap();
+    let requests = world.simulator.control().requests(Some("fcm"), 1).unwrap();
+    let request: Value = serde_json::from_str(&requests[0].body).unwrap();
+    let string = request["message"]["data"]["pushyard"].as_str().unwrap();
+    let (delivery, secret) = string.split_once('.').unwrap();
+    assert_eq!(delivery, id);
+    let wrong = json!({"delivery": delivery, "secret": "AAAAAAAAAAAAAAAAAAAAAA"});
+    assert_eq!(
+        router.call(Method::POST, "/v1/receipts", Some(&wrong)).await.0,
+        StatusCode::NOT_FOUND
+    );
+    let receipt = json!({"delivery": delivery, "secret": secret});
+    for _ in 0..2 {
+        let (status, _) = router.call(Method::POST, "/v1/receipts", Some(&receipt)).await;
+        assert_eq!(status, StatusCode::NO_CONTENT);
+    }
+    let path = format!("/v1/messages/{}", view["id"].as_str().unwrap());
+    assert_eq!(only(&router.get(&path).await)["state"], "delivered");
+    receiver.until(|taken| !taken.is_empty()).await;
+    assert_eq!(receiver.taken()[0].1["data"]["delivery"], delivery);
 }

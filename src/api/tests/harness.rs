@@ -23,7 +23,8 @@ use tower::ServiceExt;
 
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::Clock;
-use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Rejected};
+use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
+use crate::feedback::Receipts;
 use crate::model::{self, DeliveryId, EventId, Message, MessageId, Progress};
 use crate::routing::{
     Balance, Built, Catalog, HealthSettings, Member, ProviderIndex, ProviderSettings, Rate,
@@ -172,6 +173,8 @@ pub(super) struct World {
     keys: BTreeMap<[u8; 16], MessageId>,
     held: Vec<(Arc<model::Body>, Reply)>,
     waiting: Vec<oneshot::Sender<()>>,
+    /// Deliveries that devices say they have.
+    pub(super) receipts: Vec<DeliveryId>,
 }
 
 impl World {
@@ -294,6 +297,11 @@ impl Store for FakeStore {
     fn close(&self) {}
 }
 
+/// As every house here knows them.
+pub(super) fn receipts() -> Receipts {
+    Receipts::new(&[7; 32])
+}
+
 /// How a house differs from the usual one.
 #[derive(Default)]
 pub(super) struct Setup {
@@ -324,6 +332,7 @@ impl House {
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),
             authenticator: Arc::new(Authenticator::new(setup.clients, &clock)),
+            receipts: Arc::new(receipts()),
             clock: Arc::clone(&clock),
             limits: setup.limits,
             closed: closed.clone(),
@@ -376,6 +385,13 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
             Command::Submit(body, reply) => world.submit(body, reply),
             Command::Cancel(_, reply) => drop(reply.send(world.cancelled)),
             Command::Wait(_, reply) => world.waiting.push(reply),
+            Command::Receipt(id, reply) => {
+                world.receipts.push(id);
+                let _ = reply.send(Received::Noted);
+            }
+            Command::Replay(_, reply) => {
+                let _ = reply.send(Replayed::Unknown);
+            }
             Command::Live(id, reply) => {
                 drop(reply.send(world.live.get(&id).cloned().unwrap_or_default()));
             }
