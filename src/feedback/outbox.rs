@@ -344,3 +344,89 @@ fn body(event: &OutboxEvent) -> Bytes {
     });
     body.to_string().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use pushyard_providers::Secret;
+
+    use super::super::target::http_client;
+    use super::*;
+    use crate::clock::Utc;
+    use crate::model::{DeliveryEvent, EventKind, State};
+    use crate::store::{Record, Settings, embedded};
+
+    /// A store in a folder of its own, with one event of "shop" of this moment.
+    fn store_with_event(at: Utc) -> (tempfile::TempDir, Arc<dyn Store>) {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { path: folder.path().join("data"), min_free: 0, ..Settings::default() };
+        let clock = Clock::default();
+        let flushed = Box::new(|_| {});
+        let (store, _) = embedded::open(&settings, Arc::new(move || clock.now()), flushed).unwrap();
+        let event = DeliveryEvent {
+            id: EventId::from_u128(0).after(at, 1),
+            kind: EventKind::Sent,
+            delivery: "0197f000-0000-7000-8000-000000000001".parse().unwrap(),
+            state: State::Sent,
+            reason: None,
+            provider: None,
+            address: None,
+        };
+        store.submit(vec![Record::Event("shop".into(), Box::new(event))]);
+        store.write(Vec::new()).blocking_recv().unwrap();
+        assert_eq!(store.figures().events, 1);
+        (folder, store)
+    }
+
+    /// Nobody listens there.
+    fn nobody() -> Subscriber {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
+        let target = Target::new(&format!("http://{address}/"), secret, false).unwrap();
+        Subscriber { client: "shop".into(), target, kinds: EventKinds::ALL }
+    }
+
+    /// Runs the outbox until nothing is left to tell; what was counted.
+    fn run_until_empty(store: &Arc<dyn Store>, subscribers: Vec<Subscriber>) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let clock = Arc::new(Clock::default());
+        let telemetry = Arc::new(Telemetry::new(clock.clone()));
+        let parts = OutboxParts {
+            store: store.clone(),
+            http: http_client().unwrap(),
+            telemetry: telemetry.clone(),
+            clock,
+            arrived: Arc::default(),
+        };
+        let (_subscribers, subscribed) = watch::channel(subscribers);
+        runtime.block_on(async {
+            let empty = async {
+                while store.figures().events > 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                () = run(parts, subscribed, CancellationToken::new()) => {}
+                ended = tokio::time::timeout(Duration::from_secs(30), empty) => ended.unwrap(),
+            }
+        });
+        let scrape = crate::telemetry::Scrape::default();
+        String::from_utf8(telemetry.metrics().scrape(&scrape)).unwrap()
+    }
+
+    #[test]
+    fn an_event_that_was_never_taken_is_dropped_in_the_end_and_counted() {
+        let old = Utc::from_ms(Clock::default().now().utc.ms() - crate::clock::millis(LIFE) - 1);
+        let (_folder, store) = store_with_event(old);
+        let metrics = run_until_empty(&store, vec![nobody()]);
+        let counted = "pushyard_client_events_total{client=\"shop\",result=\"dropped\"} 1";
+        assert!(metrics.contains(counted), "{metrics}");
+    }
+
+    #[test]
+    fn events_of_a_client_that_wants_none_any_more_are_dropped() {
+        let (_folder, store) = store_with_event(Clock::default().now().utc);
+        let metrics = run_until_empty(&store, Vec::new());
+        assert!(!metrics.contains("pushyard_client_events_total{"));
+    }
+}
