@@ -19,6 +19,7 @@ mod events;
 mod failure;
 mod load;
 mod providers;
+mod routes;
 mod send;
 mod serve;
 mod signals;
@@ -106,6 +107,7 @@ enum Command {
     Check(check::CheckArgs),
     Send(Box<send::SendArgs>),
     Providers(providers::ProvidersArgs),
+    Routes(routes::RoutesArgs),
     Events(events::EventsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Simulate(simulate::SimulateArgs),
@@ -137,6 +139,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::run(&args, ui),
         Command::Send(args) => block_on(send::run(*args, global.api()?, ui)),
         Command::Providers(args) => block_on(providers::run(args, global.admin()?, ui)),
+        Command::Routes(args) => block_on(routes::run(args, global.admin()?, ui)),
         Command::Events(args) => block_on(events::run(args, global.admin()?, ui)),
         Command::DeadLetters(args) => block_on(dead_letters::run(args, global.admin()?, ui)),
         Command::Simulate(args) => block_on(simulate::run(args, ui)),
