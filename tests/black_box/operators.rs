@@ -4,7 +4,7 @@ use pushyard_simulator::Mode;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{PATIENCE, Router, World, apns, client, fcm, message, only};
+use super::harness::{PATIENCE, Router, World, apns, client, fcm, message, only, run};
 use super::receiver::{Receiver, SECRET};
 
 /// Reads the operators' events as they come.
@@ -119,6 +119,11 @@ async fn dead_letters_are_listed_by_what_they_died_of_and_deleted() {
             router.call(Method::GET, &format!("/admin/v1/dead-letters?{bad}"), None).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
     }
+    let (code, shown, said) = command(&router, &["dead-letters", "--reason", "unreachable"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(shown.contains(&id) && shown.contains("alice"), "{shown}");
+    let (code, _, said) = command(&router, &["dead-letters", "replay", "not-an-id"]).await;
+    assert_eq!(code, Some(1), "{said}");
     let path = format!("/admin/v1/dead-letters/{id}");
     let (status, _) = router.call(Method::DELETE, &path, None).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
@@ -159,6 +164,17 @@ async fn the_logs_filter_is_changed_at_run_time_and_a_bad_one_changes_nothing() 
     let audit = world.router().get("/admin/v1/audit").await;
     assert_eq!(audit["items"][0]["what"], "set log");
     assert_eq!(audit["items"][0]["why"], "pushyard=debug");
+}
+
+/// Runs a command against the router's admin listener.
+async fn command(router: &Router, words: &[&str]) -> (Option<i32>, String, String) {
+    let admin = router.admin().to_owned();
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    let running = tokio::task::spawn_blocking(move || {
+        let all = ["--admin-url", &admin].into_iter().chain(words.iter().map(String::as_str));
+        run(&all.collect::<Vec<_>>())
+    });
+    running.await.unwrap()
 }
 
 fn fcm_is(world: &World, mode: Mode) {
