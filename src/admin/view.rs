@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::response::{IntoResponse, Response};
 use pushyard_providers::{Answer, Gauge};
 use serde_json::{Value, json};
 
+use super::AdminState;
 use crate::clock::Utc;
 use crate::dispatch::{ProviderView, Snapshot};
 use crate::routing::{Catalog, Route};
@@ -36,7 +38,17 @@ pub(super) fn scrape<'a>(
         oldest: queue.oldest.iter().map(|(route, p, since)| (&**route, *p, age(since))).collect(),
         store_bytes: store.bytes,
         dead_letters: store.dead_letters,
+        events_pending: store.events,
     }
+}
+
+/// The provider of this id, if one is configured.
+pub(super) fn provider_by_id(state: &AdminState, id: &str) -> Option<Response> {
+    let snapshot = state.snapshot.load();
+    let gauges = state.catalog.load().gauges();
+    let (_, gauge) = gauges.iter().find(|(known, _)| **known == *id)?;
+    let view = snapshot.providers.iter().find(|view| *view.id == *id)?;
+    Some(axum::Json(provider(view, gauge)).into_response())
 }
 
 pub(super) fn provider(view: &ProviderView, gauge: &Gauge) -> Value {

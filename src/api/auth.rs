@@ -60,6 +60,15 @@ impl Authenticator {
         self.known.store(Arc::new(Known::new(clients, Some(&before), clock)));
     }
 
+    /// Whether there is a client of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        let known = self.known.load();
+        match &known.clients {
+            Some(clients) => clients.values().any(|caller| &*caller.client.name == name),
+            None => &*known.local.client.name == name,
+        }
+    }
+
     /// Who sends these headers.
     ///
     /// # Errors

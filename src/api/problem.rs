@@ -37,6 +37,8 @@ pub enum Code {
     IdempotencyInProgress,
     /// 409: nothing is left to cancel.
     Settled,
+    /// 409: what is to be replayed or deleted is no dead letter.
+    NotDead,
     /// 413: body too large.
     TooLarge,
     /// 415: not JSON, or encoded.
@@ -63,7 +65,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -72,6 +74,7 @@ impl Code {
         Self::Timeout,
         Self::IdempotencyInProgress,
         Self::Settled,
+        Self::NotDead,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Invalid,
@@ -106,6 +109,7 @@ impl Code {
                 "The first request with this key is still being committed",
             ),
             Self::Settled => ("settled", StatusCode::CONFLICT, "Every delivery has settled"),
+            Self::NotDead => ("not_dead", StatusCode::CONFLICT, "It is no dead letter"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => (
                 "unsupported_media_type",
@@ -176,6 +180,7 @@ impl Code {
             | Self::MethodNotAllowed
             | Self::Timeout
             | Self::Settled
+            | Self::NotDead
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::Invalid
@@ -361,7 +366,7 @@ impl From<Rejected> for Problem {
 
 impl Problem {
     /// 500; the log has the rest.
-    pub(super) fn internal() -> Self {
+    pub fn internal() -> Self {
         Self::new(Code::Internal, "a fault of the server; it has been logged")
     }
 

@@ -21,7 +21,7 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Media {
+pub enum Media {
     /// One JSON document.
     Json,
     /// A JSON document a line.
@@ -30,7 +30,10 @@ pub(super) enum Media {
 
 /// Refuses what is declared to be something else, or compressed. A body without a
 /// declared type is taken at its word.
-pub(super) fn media(headers: &HeaderMap, media: Media) -> Result<(), Problem> {
+///
+/// # Errors
+/// 415.
+pub fn media(headers: &HeaderMap, media: Media) -> Result<(), Problem> {
     let refuse = |detail: &str| Err(Problem::new(Code::UnsupportedMediaType, detail));
     if headers.contains_key(CONTENT_ENCODING) {
         return refuse("send the body without Content-Encoding");
@@ -73,11 +76,10 @@ enum Unread {
 }
 
 /// The whole body, within its size and its time.
-pub(super) async fn body(
-    headers: &HeaderMap,
-    body: Body,
-    limits: &Limits,
-) -> Result<Bytes, Problem> {
+///
+/// # Errors
+/// 400, 408 or 413.
+pub async fn body(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
     let most = limits.max_body.saturating_mul(READ_BEFORE_REFUSAL);
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: u64| declared > most) {

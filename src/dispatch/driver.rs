@@ -40,6 +40,7 @@ pub struct FlushMark {
     upto: AtomicU64,
     broken: std::sync::Mutex<Option<String>>,
     wake: Notify,
+    events: Arc<Notify>,
 }
 
 impl FlushMark {
@@ -47,11 +48,17 @@ impl FlushMark {
     pub fn told(&self, flushed: Flushed) {
         match flushed {
             Flushed::Upto(upto) => self.upto.store(upto, Ordering::Release),
+            Flushed::Events => self.events.notify_one(),
             Flushed::Broken(text) => {
                 *self.broken.lock().expect("no code panics while it holds this lock") = Some(text);
             }
         }
         self.wake.notify_one();
+    }
+
+    /// Notified when events for clients are on disk.
+    pub fn events(&self) -> Arc<Notify> {
+        self.events.clone()
     }
 
     /// Why writing has failed for good, if it has.

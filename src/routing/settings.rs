@@ -196,6 +196,12 @@ impl Balance {
     /// The words used in configuration and API.
     pub const WORDS: [&str; 4] = ["weighted", "round_robin", "least_latency", "cheapest"];
 
+    /// The balance of a word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [Self::Weighted, Self::RoundRobin, Self::LeastLatency, Self::Cheapest];
+        all.into_iter().find(|balance| balance.word() == word)
+    }
+
     /// The word used in configuration and API.
     pub const fn word(self) -> &'static str {
         match self {

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::reload::Reloader;
 use crate::dispatch::FlushMark;
+
 use crate::routing::Catalog;
 use crate::store::Store;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -22,8 +22,9 @@ use crate::api::Authenticator;
 use crate::clock::Clock;
 use crate::config::{self, Errors, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Limits, Reconfigure, Reconfigured};
+use crate::feedback::Subscriber;
 use crate::routing::{Built, Catalog, ProviderIndex, Route};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{HubEvent, Telemetry};
 
 /// Calls in flight at a provider that was replaced may end within its timeout
 /// and this.
@@ -43,6 +44,8 @@ pub(super) struct Reloader {
     pub(super) authenticator: Arc<Authenticator>,
     /// What `GET config` shows.
     pub(super) shown: Arc<ArcSwap<Value>>,
+    /// Who is told of deliveries; the outbox ends with it.
+    pub(super) subscribers: watch::Sender<Vec<Subscriber>>,
     /// Counts reloads.
     pub(super) telemetry: Arc<Telemetry>,
     /// What is in force; also so that two reloads do not meet.
@@ -74,6 +77,11 @@ impl Reloader {
         if !reloaded.unchanged {
             self.take(&mut present, settings).await;
         }
+        self.telemetry.operator(HubEvent {
+            name: "reload",
+            to: Some(reloaded.changed.join(", ")),
+            ..HubEvent::default()
+        });
         info!(changed = ?reloaded.changed, restart_needed = ?reloaded.restart_needed, "reloaded");
         Ok(reloaded)
     }
@@ -92,10 +100,14 @@ impl Reloader {
         let catalog = Arc::new(catalog);
         let stacks = stacks(&catalog, &self.telemetry, &self.clock);
         let (dispatch, limits) = (settings.dispatch, settings.limits);
-        let reconfigured = Reconfigured { catalog, changed, settings: dispatch, limits };
+        let subscribed = settings.subscribers.iter().map(|one| (one.client.clone(), one.kinds));
+        let subscribed = subscribed.collect();
+        let reconfigured =
+            Reconfigured { catalog, changed, settings: dispatch, limits, subscribed };
         // Refused only when the server is going down.
         let _ = self.dispatcher.reconfigure(Reconfigure { reconfigured, stacks }).await;
         self.authenticator.replace(settings.clients.clone(), &self.clock);
+        self.subscribers.send_replace(settings.subscribers.clone());
         self.shown.store(Arc::new(settings.masked()));
         while present.leaving.try_join_next().is_some() {}
         for built in replaced {
@@ -185,6 +197,9 @@ fn compare(old: &Settings, new: &Settings) -> Reloaded {
         each.collect::<Vec<_>>()
     };
     differing("clients", &clients(old), &clients(new), &mut changed);
+    if old.subscribers != new.subscribers {
+        changed.push("clients".to_owned());
+    }
     if old.dispatch != new.dispatch {
         changed.push("dispatch".to_owned());
     }
@@ -196,6 +211,7 @@ fn compare(old: &Settings, new: &Settings) -> Reloaded {
         ("server.listen", old.server.listen != new.server.listen),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.open_metrics", old.admin.open_metrics != new.admin.open_metrics),
+        ("admin.events", old.operators != new.operators),
         ("store", old.store != new.store),
         ("limits", of_listeners(&old.limits) != of_listeners(&new.limits)),
         ("log", old.log != new.log),

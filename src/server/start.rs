@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -19,7 +19,7 @@ use crate::api::{self, ApiState, Authenticator};
 use crate::clock::{Clock, Now};
 use crate::config::{self, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
-use crate::feedback::Receipts;
+use crate::feedback::{self, OutboxParts, Receipts};
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
 use crate::stack::{Meter, ProviderStack, stack};
 use crate::store::{self, Start, Store, embedded};
@@ -51,6 +51,8 @@ pub enum StartError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// The system's trust roots cannot be read.
+    TrustRoots(String),
     /// The store cannot be opened.
     Store(embedded::OpenError),
     /// What is stored cannot be read.
@@ -66,6 +68,7 @@ impl fmt::Display for StartError {
                 "{name}.listen: cannot listen on {address}: {error}; \
                  stop what uses that address, or set another one in [{name}]"
             ),
+            Self::TrustRoots(detail) => write!(f, "events cannot be posted: {detail}"),
             Self::Store(error) => error.fmt(f),
             Self::Recover(error) => error.fmt(f),
         }
@@ -95,10 +98,11 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         clock.now(),
         rand::random(),
     );
-    let (engine, effects) = recover(engine, store.clone(), &found, clock.now()).await?;
+    let (engine, effects) = recover(engine, store.clone(), &found, &settings, clock.now()).await?;
     let stops = Stops::default();
     let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let (commands, inbox) = mpsc::channel(INBOX);
+    let receipts = Arc::new(Receipts::new(&store.server_key()));
     let parts = Parts {
         stacks: stacks(&catalog, &telemetry, &clock),
         engine,
@@ -106,7 +110,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         catalog: providers.clone(),
         store: store.clone(),
         flushed: flushed.clone(),
-        receipts: Arc::new(Receipts::new(&store.server_key())),
+        receipts: receipts.clone(),
         clock: clock.clone(),
         telemetry: telemetry.clone(),
         snapshot: Arc::default(),
@@ -120,6 +124,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
 
     let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
     let dispatcher = Dispatcher::new(commands);
+    let (subscribers, subscribed) = watch::channel(settings.subscribers.clone());
     let shown = Arc::new(ArcSwap::from_pointee(settings.masked()));
     let reloader = Arc::new(Reloader {
         path: path.to_owned(),
@@ -128,19 +133,37 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         catalog: providers.clone(),
         authenticator: authenticator.clone(),
         shown: shown.clone(),
+        subscribers,
         telemetry: telemetry.clone(),
         present: Mutex::new(Present { settings: settings.clone(), leaving: JoinSet::new() }),
     });
     let api_state = ApiState {
         catalog: providers.clone(),
-        dispatcher,
+        dispatcher: dispatcher.clone(),
         store: store.clone(),
-        clock,
+        receipts,
+        clock: clock.clone(),
         authenticator: authenticator.clone(),
         limits: settings.limits,
         closed: stops.intake.clone(),
         telemetry: telemetry.clone(),
     };
+    let http = feedback::http_client().map_err(StartError::TrustRoots)?;
+    let stop = &stops.listeners;
+    let mut listeners = JoinSet::new();
+    let outbox = OutboxParts {
+        store: store.clone(),
+        http: http.clone(),
+        telemetry: telemetry.clone(),
+        clock: clock.clone(),
+        arrived: flushed.events(),
+    };
+    listeners.spawn(feedback::tell_clients(outbox, subscribed, stop.clone()));
+    if let Some(operators) = settings.operators.clone() {
+        let (telemetry, clock) = (telemetry.clone(), clock.clone());
+        let telling = feedback::tell_operators(operators, http, telemetry, clock, stop.clone());
+        listeners.spawn(telling);
+    }
     let admin_state = AdminState {
         catalog: providers.clone(),
         snapshot,
@@ -157,10 +180,12 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
             })
         },
         drain: stops.unready.clone(),
+        dispatcher,
+        closed: stops.listeners.clone(),
+        limits: settings.limits,
+        clock,
     };
     let (api_at, admin_at) = (local(&api), local(&admin));
-    let mut listeners = JoinSet::new();
-    let stop = &stops.listeners;
     listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
     let admin_router = admin::router(admin_state);
     listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
@@ -254,9 +279,12 @@ async fn recover(
     mut engine: Engine,
     store: Arc<dyn Store>,
     found: &Start,
+    settings: &Settings,
     now: Now,
 ) -> Result<(Engine, Vec<crate::dispatch::Effect>), StartError> {
     let mut effects = Vec::new();
+    let subscribed = settings.subscribers.iter().map(|one| (one.client.clone(), one.kinds));
+    engine.on(Event::Subscribed(subscribed.collect()), now, &mut effects);
     for (name, value) in &found.notes {
         if name.starts_with("key/")
             && let Ok(remembered) = serde_json::from_slice::<Remembered>(value)

@@ -14,6 +14,7 @@
 //! The parts that the store itself looks at come first ([`MessageHead`],
 //! [`ProgressHead`]), so that it can read them without decoding the rest.
 
+mod event;
 mod message;
 mod progress;
 #[cfg(test)]
@@ -23,11 +24,15 @@ use postcard::ser_flavors::Flavor;
 use pushyard_providers::{Outcome, Priority};
 use serde::{Deserialize, Serialize};
 
+use self::event::{StoredAction, StoredEvent};
 use self::message::StoredMessage;
 use self::progress::StoredProgress;
-use super::{Intent, StoreError};
+use super::{Action, Intent, OutboxEvent, StoreError};
 use crate::clock::Utc;
-use crate::model::{Durability, Message, MessageId, OnAmbiguous, Progress, Reason, State};
+use crate::model::{
+    DeliveryEvent, Durability, EventId, EventKind, Message, MessageId, OnAmbiguous, Progress,
+    Reason, State,
+};
 
 /// The form of a record that says nothing uncommon.
 const VERSION: u8 = 1;
@@ -120,6 +125,26 @@ pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Undecodable> {
     let (StoredIntent { n, provider, address, at }, alone) = decode_with(bytes)?;
     let (provider, at) = (provider.into(), Utc::from_ms(at));
     Ok(Intent { n, provider, address, at, alone: alone.unwrap_or(false) })
+}
+
+/// Adds an event's record to `into`, with what the message says; `None`: it is gone.
+pub(super) fn encode_event(event: &DeliveryEvent, message: Option<&Message>, into: &mut Vec<u8>) {
+    encode(&StoredEvent::of(event, message), into);
+}
+
+/// An event from its record.
+pub(super) fn decode_event(id: EventId, bytes: &[u8]) -> Result<OutboxEvent, Undecodable> {
+    decode::<StoredEvent<'_>>(bytes)?.into_event(id)
+}
+
+/// Adds an operator's action to `into`.
+pub(super) fn encode_action(action: &Action, into: &mut Vec<u8>) {
+    encode(&StoredAction::from(action), into);
+}
+
+/// An operator's action from its record.
+pub(super) fn decode_action(bytes: &[u8]) -> Result<Action, Undecodable> {
+    decode::<StoredAction<'_>>(bytes).map(StoredAction::into_action)
 }
 
 fn encode<T: Serialize>(record: &T, into: &mut Vec<u8>) {
@@ -254,6 +279,16 @@ numbers!(outcome_number, outcome_from, Outcome {
     AuthFailed = 5,
     Misconfigured = 6,
     Ambiguous = 7,
+});
+
+numbers!(kind_number, kind_from, EventKind {
+    Sent = 0,
+    Delivered = 1,
+    Failed = 2,
+    Expired = 3,
+    Unknown = 4,
+    Cancelled = 5,
+    AddressGone = 6,
 });
 
 numbers!(priority_number, priority_from, Priority { Normal = 0, High = 1 });

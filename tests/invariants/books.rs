@@ -153,7 +153,7 @@ impl Books {
                     hold!(3, delivery.settled() || born_failed, "{id} is closed with {n} open");
                 }
             }
-            Record::Intent(..) | Record::Note(..) => {}
+            Record::Intent(..) | Record::Note(..) | Record::Event(..) => {}
         }
     }
 
@@ -199,7 +199,7 @@ impl Books {
                 delivery.durable = Some(progress.clone());
                 delivery.recent.retain(|recent| recent.n > progress.tries);
             }
-            Record::Settled(_) | Record::Intent(..) | Record::Note(..) => {}
+            Record::Settled(_) | Record::Intent(..) | Record::Note(..) | Record::Event(..) => {}
         }
     }
 

@@ -116,6 +116,7 @@ impl Disk {
             Record::Note(name, Some(value)) => {
                 self.notes.insert(name.clone(), value.clone());
             }
+            Record::Event(..) => {}
             Record::Note(name, None) => {
                 self.notes.remove(name);
             }

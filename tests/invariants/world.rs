@@ -370,6 +370,7 @@ impl World {
                         catalog: self.setup.catalog.clone(),
                         settings: self.setup.settings,
                         limits: self.setup.limits,
+                        subscribed: Vec::new(),
                     };
                     let token = self.ask(Asked::Operate);
                     events.push(Event::Reconfigured(token, Box::new(reconfigured)));
@@ -820,7 +821,7 @@ impl World {
                 ));
             }
             Record::Intent(id, intent) => self.note(&format!("  intent {id} {intent:?}")),
-            Record::Settled(_) => {}
+            Record::Settled(_) | Record::Event(..) => {}
             Record::Note(name, _) => self.note(&format!("  note {name}")),
         }
     }

@@ -519,6 +519,7 @@ async fn the_description_names_every_call_problem_and_header() {
         "get /v1/messages/{id}",
         "post /v1/messages",
         "post /v1/messages/batch",
+        "post /v1/receipts",
     ];
     assert_eq!(calls, expected);
     let submit = &document["paths"]["/v1/messages"]["post"];

@@ -24,12 +24,16 @@ use tower::ServiceExt;
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::Clock;
 use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
-use crate::model::{self, Message, MessageId, Progress};
+use crate::feedback::Receipts;
+use crate::model::{self, DeliveryId, EventId, Message, MessageId, Progress};
 use crate::routing::{
     Balance, Built, Catalog, HealthSettings, Member, ProviderIndex, ProviderSettings, Rate,
     RetrySettings, Route,
 };
-use crate::store::{Figures, Health, Record, Recovered, Store, StoreError};
+use crate::store::{
+    Actions, DeadFilter, DeadLetters, Figures, Health, OutboxEvent, Record, Recovered, Store,
+    StoreError, Write,
+};
 use crate::telemetry::{Scrape, Telemetry};
 
 /// A title that apns of this house does not take.
@@ -173,6 +177,8 @@ pub(super) struct World {
     keys: BTreeMap<[u8; 16], MessageId>,
     held: Vec<(Arc<model::Body>, Reply)>,
     waiting: Vec<oneshot::Sender<()>>,
+    /// Deliveries that devices say they have.
+    pub(super) receipts: Vec<DeliveryId>,
 }
 
 impl World {
@@ -254,11 +260,50 @@ impl Store for FakeStore {
         Figures::default()
     }
 
+    fn write(&self, _: Vec<Write>) -> oneshot::Receiver<()> {
+        oneshot::channel().1
+    }
+
+    fn events(
+        &self,
+        _: &str,
+        _: Option<EventId>,
+        _: usize,
+    ) -> Result<Vec<OutboxEvent>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn event_clients(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn dead_letters(
+        &self,
+        _: &DeadFilter,
+        _: Option<DeliveryId>,
+        _: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        Ok(DeadLetters::default())
+    }
+
+    fn is_dead(&self, _: DeliveryId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn actions(&self, _: Option<u64>, _: usize) -> Result<Actions, StoreError> {
+        Ok(Actions::default())
+    }
+
     fn commit_times(&self) -> Vec<(u32, Duration)> {
         Vec::new()
     }
 
     fn close(&self) {}
+}
+
+/// As every house here knows them.
+pub(super) fn receipts() -> Receipts {
+    Receipts::new(&[7; 32])
 }
 
 /// How a house differs from the usual one.
@@ -291,6 +336,7 @@ impl House {
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),
             authenticator: Arc::new(Authenticator::new(setup.clients, &clock)),
+            receipts: Arc::new(receipts()),
             clock: Arc::clone(&clock),
             limits: setup.limits,
             closed: closed.clone(),
@@ -322,6 +368,7 @@ impl House {
             oldest: Vec::new(),
             store_bytes: 0,
             dead_letters: 0,
+            events_pending: 0,
         });
         String::from_utf8(text).unwrap()
     }
@@ -341,12 +388,17 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
         match command {
             Command::Submit(body, reply) => world.submit(body, reply),
             Command::Cancel(_, reply) => drop(reply.send(world.cancelled)),
-            Command::Receipt(_, reply) => drop(reply.send(Received::Unknown)),
-            Command::Replay(_, reply) => drop(reply.send(Replayed::Unknown)),
             Command::Operate(_, reply) | Command::Reconfigure(_, reply) => {
                 reply.send(Ok(())).ok();
             }
             Command::Wait(_, reply) => world.waiting.push(reply),
+            Command::Receipt(id, reply) => {
+                world.receipts.push(id);
+                let _ = reply.send(Received::Noted);
+            }
+            Command::Replay(_, reply) => {
+                let _ = reply.send(Replayed::Unknown);
+            }
             Command::Live(id, reply) => {
                 drop(reply.send(world.live.get(&id).cloned().unwrap_or_default()));
             }

@@ -152,7 +152,7 @@ fn keys_of_later_releases_are_named_as_such() {
         "[stream]\nlisten = \"127.0.0.1:8082\"",
         "[egress]\nallow_networks = []",
         "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = true",
-        "[admin]\ntls = {}\nevents = {}",
+        "[admin]\ntls = {}",
         "[store]\nengine = \"jetstream\"",
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
         "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
@@ -162,7 +162,6 @@ fn keys_of_later_releases_are_named_as_such() {
     2:1: server.tls: is not part of this release; remove it
     3:1: server.watch: is not part of this release; remove it
     2:1: admin.tls: is not part of this release; remove it
-    3:1: admin.events: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
     3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify" or "webhook"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
@@ -523,4 +522,26 @@ fn plain_http_and_a_list_of_secrets_are_taken_where_they_are_allowed() {
     .unwrap();
     let masked = settings.masked();
     assert_eq!(masked["providers"][0]["secret"], serde_json::json!(["***", "***"]));
+}
+
+#[test]
+fn events_need_a_url_a_secret_and_types_that_exist() {
+    let client = |events: &str| {
+        format!(
+            "[[clients]]\nname = \"shop\"\nkey = {{ env = \"PUSHYARD_SHOP_KEY\" }}\nevents = {events}"
+        )
+    };
+    let secret = "secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
+    insta::assert_snapshot!(errors(&[
+        "[admin]\nevents = {}",
+        &client(&format!("{{ url = \"http://example.com/\", {secret}, types = [\"delivery.send\"] }}")),
+        &client("{ url = \"https://example.com/\", secret = \"guessme\", types = [] }"),
+    ]), @r##"
+    2:10: admin.events.secret: is required
+    2:10: admin.events.url: is required
+    4:18: clients[0].events.url: must begin with https:// (http:// only towards this machine, or with insecure_http = true)
+    4:101: clients[0].events.types[0]: no event is called "delivery.send"; did you mean "delivery.sent"?
+    4:51: clients[0].events.secret: must begin with whsec_ (or whsk_ for Ed25519); make one with: echo "whsec_$(openssl rand -base64 32)", and give it to the receiver too
+    4:70: clients[0].events.types: names no event; name one, or remove the key to get all
+    "##);
 }

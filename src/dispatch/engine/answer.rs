@@ -49,6 +49,11 @@ impl Engine {
             answer: Box::new(answer.clone()),
             elapsed,
         }));
+        if answer.outcome == Outcome::AddressGone {
+            let (provider, address) = (flight.candidate.provider, flight.candidate.address);
+            let id = self.catalog.provider(provider).settings.id.clone();
+            self.announce_gone(at, &id, address, now, effects);
+        }
         let situation = self.situation(&flight, key_alive);
         match decide(answer, &situation) {
             Verdict::Settle(state, reason) => self.settle(at, state, reason, now, effects),

@@ -8,7 +8,7 @@ use pushyard_providers::Answer;
 use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
 use super::{Found, Reconfigured};
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, MessageId, Reason, State};
+use crate::model::{Body, DeliveryId, EventKinds, MessageId, Reason, State};
 use crate::routing::{Catalog, Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
@@ -31,6 +31,8 @@ pub enum Event {
     Restored(Remembered),
     /// What the process before had spent at a provider, by its id.
     Spent(Arc<str>, Spent),
+    /// What clients are told of; all others are told nothing.
+    Subscribed(Vec<(Arc<str>, EventKinds)>),
     /// The process before ended badly.
     Careful {
         /// For this long, every attempt is written down before it is made.

@@ -48,6 +48,7 @@ impl Engine {
         // Counted from here on, so that what waits for the disk cannot overrun the bound.
         self.clients[client.0 as usize].unsettled += deliveries;
         let record = self.write(Record::Accept(body.clone()), effects);
+        self.announce_born_failed(client, body.message(), now, effects);
         // One that may take an older one's place must not overtake it on its way
         // to the disk.
         let overtakes = self.accepting > 0 && body.message().push.collapse_key.is_some();

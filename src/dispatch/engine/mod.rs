@@ -12,6 +12,7 @@
 
 mod answer;
 mod effect;
+mod events;
 mod intake;
 mod operate;
 mod pick;
@@ -41,7 +42,9 @@ use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
 use super::fair::Lanes;
 use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
-use crate::model::{Body, DeliveryId, Durability, MessageId, Progress, Reason, State};
+use crate::model::{
+    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, Progress, Reason, State,
+};
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
 
@@ -70,6 +73,10 @@ pub struct Engine {
     flights: HashMap<AttemptId, Flight>,
     next_attempt: u64,
     clients: Vec<Client>,
+    /// What clients are told of, by name.
+    subscribed: Vec<(Arc<str>, EventKinds)>,
+    /// The latest event's.
+    last_event: EventId,
     /// Counters of the routes, for `round_robin`.
     turns: Vec<u64>,
     probes: Vec<probe::Schedule>,
@@ -109,6 +116,8 @@ pub struct Engine {
 struct Client {
     name: Arc<str>,
     unsettled: u64,
+    /// What it is told of.
+    events: EventKinds,
 }
 
 /// An attempt that has begun.
@@ -171,6 +180,8 @@ impl Engine {
             flights: HashMap::new(),
             next_attempt: 0,
             clients: Vec::new(),
+            subscribed: Vec::new(),
+            last_event: EventId::from_u128(0),
             turns: vec![0; catalog.routes.len()],
             probes: Vec::new(),
             written: 0,
@@ -214,6 +225,7 @@ impl Engine {
                     self.board.restore_spent(provider, spent);
                 }
             }
+            Event::Subscribed(subscribed) => self.subscribe(subscribed),
             Event::Careful { time, safe } => {
                 self.careful_until = Some(now.instant + time);
                 if safe {
@@ -381,7 +393,8 @@ impl Engine {
         let at = match self.clients.iter().position(|client| client.name == *name) {
             Some(at) => at,
             None => {
-                self.clients.push(Client { name: name.clone(), unsettled: 0 });
+                let events = self.subscription_of(name);
+                self.clients.push(Client { name: name.clone(), unsettled: 0, events });
                 self.clients.len() - 1
             }
         };
@@ -410,6 +423,8 @@ impl Engine {
         let (id, client, policy) = (entry.id, entry.client, entry.policy);
         let stub = &mut self.deliveries.stubs[at];
         let (n, shape) = (stub.n, stub.shape);
+        // The device's word was told when it came, during the attempt.
+        let told = stub.track.as_ref().is_some_and(|track| track.delivered);
         let mut progress = stub
             .track
             .take()
@@ -424,7 +439,11 @@ impl Engine {
             reason,
             took: now.utc.since(began),
         };
-        let mut upto = self.write(Record::Progress(id.delivery(n), Arc::new(progress)), effects);
+        let progress = Arc::new(progress);
+        let mut upto = self.write(Record::Progress(id.delivery(n), progress.clone()), effects);
+        if !told {
+            self.announce(client, id.delivery(n), &progress, now, effects);
+        }
         if self.deliveries.settle(at) == 0 {
             upto = self.write(Record::Settled(id), effects);
         }

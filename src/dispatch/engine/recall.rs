@@ -105,7 +105,9 @@ impl Engine {
             track.delivered = true;
             let progress = delivered(track.progress.clone(), now);
             let id = self.deliveries.message_of(at).id.delivery(self.deliveries.stubs[at].n);
-            self.write(Record::Progress(id, Arc::new(progress)), effects);
+            let (client, progress) = (self.deliveries.message_of(at).client, Arc::new(progress));
+            self.write(Record::Progress(id, progress.clone()), effects);
+            self.announce(client, id, &progress, now, effects);
         } else {
             self.settle(at, State::Delivered, None, now, effects);
         }
@@ -135,6 +137,8 @@ impl Engine {
         *progress = delivered(progress.clone(), now);
         let message = body.message();
         let upto = self.write(Record::Progress(id, Arc::new(progress.clone())), effects);
+        let client = self.client(&message.client);
+        self.announce(client, id, progress, now, effects);
         let fact = Fact::Settled {
             delivery: id,
             route: message.route.clone(),

@@ -10,7 +10,7 @@ use super::super::fair::End;
 use super::super::{Limits, Settings};
 use super::{Effect, Engine, MAX_LOADING, probe};
 use crate::clock::Now;
-use crate::model::Body;
+use crate::model::{Body, EventKinds};
 use crate::routing::{Catalog, ProviderIndex};
 
 /// Deliveries planned anew in one turn, so that answers do not wait meanwhile.
@@ -28,6 +28,8 @@ pub struct Reconfigured {
     pub settings: Settings,
     /// `[limits]`.
     pub limits: Limits,
+    /// What clients are told of.
+    pub subscribed: Vec<(Arc<str>, EventKinds)>,
 }
 
 impl Engine {
@@ -37,7 +39,8 @@ impl Engine {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let Reconfigured { catalog, changed, settings, limits } = reconfigured;
+        let Reconfigured { catalog, changed, settings, limits, subscribed } = reconfigured;
+        self.subscribe(subscribed.clone());
         (self.settings, self.limits) = (*settings, *limits);
         self.orders.routes.clone_from(&catalog.routes);
         self.catalog = Arc::new(self.orders.effective(catalog));

@@ -3,6 +3,7 @@
 //! `world` has the builders; `faults` puts the store on disks that fail, fill up
 //! and forget; `retention` lets time pass.
 
+mod aside;
 mod faults;
 mod retention;
 mod world;
