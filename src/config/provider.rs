@@ -141,18 +141,8 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
 /// else, they are told, so that nobody believes them to work.
 fn warn_of_idle_keys(check: &Check<'_>, id: &str, health: &HealthSettings) {
     let default = HealthSettings::default();
-    let differs = |a: f64, b: f64| (a - b).abs() > f64::EPSILON;
-    let keys = [
-        ("min_samples", health.min_samples != default.min_samples),
-        ("eject_below", differs(health.eject_below, default.eject_below)),
-        ("degraded_below", differs(health.degraded_below, default.degraded_below)),
-        ("recover_above", differs(health.recover_above, default.recover_above)),
-        ("slow_above", health.slow_above != default.slow_above),
-        ("stall_after", health.stall_after != default.stall_after),
-        ("mass_gone_above", differs(health.mass_gone_above, default.mass_gone_above)),
-    ];
-    for (key, _) in keys.iter().filter(|(_, set)| *set) {
-        check.warn(format!("provider {id}: health.{key} has no effect in this release yet"));
+    if health.stall_after != default.stall_after {
+        check.warn(format!("provider {id}: health.stall_after has no effect in this release yet"));
     }
 }
 

@@ -101,6 +101,10 @@ fn verdict(answer: &Answer, situation: &Situation) -> Verdict {
             (Part::Provider | Part::Named(_), _) => Tried::WhenUsable,
         }),
         Outcome::Unavailable => Verdict::Next(Tried::NextRound(answer.retry_after)),
+        // One refusal by an origin leaves its key in: only this candidate rests.
+        Outcome::AuthFailed if answer.part.text().starts_with("origin:") => {
+            Verdict::Next(Tried::Rest(MISCONFIGURED_REST))
+        }
         Outcome::AuthFailed => Verdict::Next(Tried::WhenUsable),
         Outcome::Misconfigured => Verdict::Next(Tried::Rest(MISCONFIGURED_REST)),
         Outcome::Ambiguous => ambiguous(answer, situation),

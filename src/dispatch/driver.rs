@@ -423,6 +423,9 @@ impl Driver {
         self.publish(now);
         self.parts.telemetry.flush(now);
         self.parts.telemetry.alarm("clock_step", self.parts.clock.step_held_back());
+        let board = self.parts.engine.board();
+        self.parts.telemetry.alarm("network", board.network_down(now.instant));
+        self.parts.telemetry.alarm("mass_gone", board.mass_gone());
         for (rows, took) in self.parts.store.commit_times() {
             self.parts.telemetry.metrics().committed(rows, took);
         }

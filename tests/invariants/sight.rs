@@ -169,7 +169,7 @@ impl Sight {
             let Some(key) = find(engine, &name) else { continue };
             let status = key.health.status();
             match status {
-                Status::Healthy { .. } => continue,
+                Status::Healthy { .. } | Status::Degraded { .. } => continue,
                 Status::Ejected { cause, .. } => {
                     hold!(9, cause.transient(), "{id} begins at {name:?}, {status:?}");
                     self.nobody_else(id, message, engine, books, now);
@@ -356,7 +356,9 @@ impl Sight {
                 let Some(key) = find(engine, name) else { continue };
                 let cause = match key.health.status() {
                     Status::Ejected { cause, .. } => cause.transient(),
-                    Status::Healthy { .. } | Status::Probing { .. } => false,
+                    Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                        false
+                    }
                 };
                 let paused = key.paused_until.is_some_and(|until| now.instant < until);
                 let held = engine.board().held(ProviderIndex(pair.0)).is_some();
@@ -427,7 +429,8 @@ fn find<'a>(engine: &'a Engine, (provider, part): &KeyName) -> Option<&'a Key> {
 fn is_open(engine: &Engine, name: &KeyName, now: Now) -> bool {
     engine.board().held(ProviderIndex(name.0)).is_none()
         && find(engine, name).is_none_or(|key| {
-            let healthy = matches!(key.health.status(), Status::Healthy { .. });
+            let healthy =
+                matches!(key.health.status(), Status::Healthy { .. } | Status::Degraded { .. });
             healthy && key.paused_until.is_none_or(|until| until <= now.instant)
         })
 }
@@ -439,7 +442,10 @@ fn refused(key: &Key) -> Option<&'static str> {
         | Status::Probing { cause: cause @ (Cause::Auth | Cause::Misconfigured), .. } => {
             Some(cause.word())
         }
-        Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => None,
+        Status::Healthy { .. }
+        | Status::Degraded { .. }
+        | Status::Ejected { .. }
+        | Status::Probing { .. } => None,
     }
 }
 

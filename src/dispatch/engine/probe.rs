@@ -51,7 +51,7 @@ impl Engine {
         let health = &self.board.key_at(self.board.lane(provider).key).health;
         match health.status() {
             Status::Ejected { .. } => true,
-            Status::Healthy { .. } | Status::Probing { .. } => false,
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => false,
         }
     }
 

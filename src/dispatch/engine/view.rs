@@ -229,7 +229,9 @@ impl Engine {
             let paused = key.paused_until.is_some_and(|until| until > now.instant);
             match key.health.status() {
                 // On probation it is used, if carefully.
-                Status::Healthy { .. } | Status::Probing { .. } => !paused,
+                Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                    !paused
+                }
                 Status::Ejected { .. } => false,
             }
         };
@@ -256,7 +258,7 @@ impl Engine {
         );
         let until = match key.health.status() {
             Status::Ejected { until, .. } => Some(utc_of(until, now)),
-            Status::Healthy { .. } | Status::Probing { .. } => None,
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => None,
         };
         ProviderView {
             id: lane.settings.id.clone(),
@@ -291,6 +293,7 @@ fn key_view(key: &Key) -> (String, &'static str, Option<&'static str>) {
 pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option<&'static str>) {
     match status {
         Status::Healthy { .. } => ("healthy", None),
+        Status::Degraded { cause, .. } => ("degraded", Some(cause.word())),
         Status::Ejected { cause: Cause::Operator, .. } => ("drained", Some(Cause::Operator.word())),
         Status::Ejected { cause, .. } => ("ejected", Some(cause.word())),
         Status::Probing { cause, .. } => ("probing", Some(cause.word())),
