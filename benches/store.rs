@@ -218,6 +218,7 @@ impl Bench {
                 flushes.counts.lock().expect("no panic under it").1 = upto;
                 flushes.told.notify_one();
             }
+            Flushed::Events => {}
             Flushed::Broken(text) => panic!("{text}"),
         });
         open(&self.settings, Arc::new(move || clock.now()), on_flushed).expect("an empty disk").0

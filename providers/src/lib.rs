@@ -26,7 +26,10 @@ pub mod template;
 
 pub mod apns;
 pub mod fcm;
+pub mod gotify;
+pub mod ntfy;
 pub mod stream;
+pub mod webhook;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -175,6 +178,8 @@ pub struct Call {
     pub address: Address,
     /// The delivery id: idempotency key and correlation id at every vendor.
     pub delivery: Uuid,
+    /// The backend's name for the recipient, for vendors that hand it on.
+    pub reference: Option<Arc<str>>,
     /// `<delivery id>.<secret>`, the string that every payload carries so that
     /// the app can drop duplicates and send a receipt.
     pub pushyard: Arc<str>,
@@ -223,8 +228,30 @@ pub struct VendorRequest {
 pub struct Invalid {
     /// A short code such as `too_large`, shown as the attempt's code.
     pub code: &'static str,
+    /// Where in the message that the backend sent, as a JSON pointer (RFC 6901),
+    /// such as `/overrides/apns/aps`; empty: the message as a whole, or its address.
+    pub pointer: String,
     /// What is wrong and what to do, without the content itself.
     pub detail: String,
+}
+
+impl Invalid {
+    /// Of the message as a whole, or of its address.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::at(code, "", detail)
+    }
+
+    /// Of one place in the message.
+    pub fn at(code: &'static str, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { code, pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let separator = if self.pointer.is_empty() { "" } else { ": " };
+        write!(f, "{}{separator}{}", self.pointer, self.detail)
+    }
 }
 
 /// Figures of a provider at this moment.
@@ -244,7 +271,7 @@ pub struct Gauge {
 /// What can be told about a credential without showing it.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialGauge {
-    /// `p8`, `certificate`, `service_account`, `token`, or empty.
+    /// `p8`, `certificate`, `service_account`, `metadata`, `token`, or empty.
     pub kind: &'static str,
     /// When the credential itself ends (a certificate's `notAfter`), unix
     /// seconds; `None` where it has no end of its own.

@@ -1,6 +1,7 @@
 //! The message model that adapters are given: what a backend wants a device to
 //! get, free of recipients, routing and time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,24 @@ impl Push {
             .get(kind)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default()
+    }
+
+    /// Title and text for a channel that shows text and nothing else. A title
+    /// without a body is the text; a push that shows nothing is its data as JSON,
+    /// which programs on such a channel can read. `None`: there is neither.
+    pub fn plain_text(&self) -> Option<(Option<&str>, Cow<'_, str>)> {
+        fn filled(text: &Option<String>) -> Option<&str> {
+            text.as_deref().filter(|text| !text.trim().is_empty())
+        }
+        let notification = self.notification.as_ref();
+        let title = notification.and_then(|n| filled(&n.title));
+        let body = notification.and_then(|n| filled(&n.body));
+        match (title, body) {
+            (title, Some(body)) => Some((title, body.into())),
+            (Some(title), None) => Some((None, title.into())),
+            (None, None) if self.data.is_empty() => None,
+            (None, None) => Some((None, serde_json::json!(self.data).to_string().into())),
+        }
     }
 }
 

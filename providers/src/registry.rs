@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::address::{Address, Field, FieldError};
 use crate::clock::Clock;
 use crate::settings::{Setting, SettingError, Values};
-use crate::{Provider, apns, fcm};
+use crate::{Provider, apns, fcm, gotify, ntfy, webhook};
 
 /// Every kind that this build knows.
-pub static KINDS: &[&Kind] = &[&apns::KIND, &fcm::KIND];
+pub static KINDS: &[&Kind] = &[&apns::KIND, &fcm::KIND, &ntfy::KIND, &gotify::KIND, &webhook::KIND];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -27,6 +27,8 @@ pub enum Shape {
     Text,
     /// A string, `{ env = "NAME" }` or `{ file = "path" }`.
     Secret,
+    /// One of those, or a list of them: for a secret that is being replaced.
+    Secrets,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of strings.
@@ -42,6 +44,8 @@ pub enum Value {
     Text(String),
     /// Of [`Shape::Secret`].
     Secret(Secret),
+    /// Of [`Shape::Secrets`].
+    Secrets(Vec<Secret>),
     /// Of [`Shape::List`].
     List(Vec<String>),
     /// Of [`Shape::Flag`].
@@ -67,7 +71,9 @@ impl Values {
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name) {
             Some(Value::Text(text)) => Some(text),
-            Some(Value::Secret(_) | Value::List(_) | Value::Flag(_)) | None => None,
+            Some(Value::Secret(_) | Value::Secrets(_) | Value::List(_) | Value::Flag(_)) | None => {
+                None
+            }
         }
     }
 
@@ -75,7 +81,9 @@ impl Values {
     pub fn secret(&self, name: &str) -> Option<&Secret> {
         match self.0.get(name) {
             Some(Value::Secret(secret)) => Some(secret),
-            Some(Value::Text(_) | Value::List(_) | Value::Flag(_)) | None => None,
+            Some(Value::Text(_) | Value::Secrets(_) | Value::List(_) | Value::Flag(_)) | None => {
+                None
+            }
         }
     }
 
@@ -83,7 +91,17 @@ impl Values {
     pub fn list(&self, name: &str) -> &[String] {
         match self.0.get(name) {
             Some(Value::List(list)) => list,
-            Some(Value::Text(_) | Value::Secret(_) | Value::Flag(_)) | None => &[],
+            Some(Value::Text(_) | Value::Secret(_) | Value::Secrets(_) | Value::Flag(_)) | None => {
+                &[]
+            }
+        }
+    }
+
+    /// One secret or several; empty when absent.
+    pub fn secrets(&self, name: &str) -> &[Secret] {
+        match self.0.get(name) {
+            Some(Value::Secrets(secrets)) => secrets,
+            Some(Value::Text(_) | Value::Secret(_) | Value::List(_) | Value::Flag(_)) | None => &[],
         }
     }
 }

@@ -84,6 +84,7 @@ fn call(apns: &dyn Provider, push: &Push, token: &str) -> Call {
         payload: Arc::new(apns.encode(push).unwrap()),
         address: Address::new(&KIND, &[("token", token)], None, None).unwrap(),
         delivery,
+        reference: None,
         pushyard: format!("{delivery}.0123456789012345678901").into(),
         ttl: Duration::from_secs(60),
         expires_at: SystemClock.unix_s() + 60,

@@ -59,6 +59,7 @@ impl World {
             payload: Arc::new(self.fcm.encode(push).unwrap()),
             address: Address::new(&KIND, address, None, None).unwrap(),
             delivery,
+            reference: None,
             pushyard: format!("{delivery}.0123456789012345678901").into(),
             ttl: Duration::from_secs(60),
             expires_at: SystemClock.unix_s() + 60,
@@ -241,4 +242,35 @@ async fn a_probe_is_counted_as_one_and_reaches_nobody() {
     assert_eq!(world.fcm.probe().await.outcome, Outcome::Accepted);
     let vendor = world.simulator.control().vendor("fcm").unwrap();
     assert_eq!((vendor.probes, vendor.accepted), (1, 0));
+}
+
+#[tokio::test]
+async fn a_machines_own_account_sends_without_a_key_file() {
+    let world = World::new().await;
+    let announcement = world.simulator.announcement();
+    let origin = &announcement.vendors["fcm"];
+    let mut values = Values::default();
+    for (name, value) in [
+        ("credentials", "metadata"),
+        ("metadata_server", origin.as_str()),
+        ("project_id", "simulated-project"),
+    ] {
+        values.insert(name, Value::Text(value.to_owned()));
+    }
+    let context = Context {
+        values,
+        endpoint: Some(origin.parse().unwrap()),
+        ca: Some(std::fs::read(&announcement.ca_file).unwrap()),
+        connect_timeout: Duration::from_secs(3),
+        timeout: Duration::from_secs(10),
+        connections: 2,
+        max_in_flight: 1000,
+        memo: None,
+        clock: Arc::new(SystemClock),
+    };
+    let fcm = (KIND.build)(context).unwrap();
+    let call = world.call(&alert(), &[("token", "a-token")]);
+    let answer = fcm.send(&call).await;
+    assert_eq!(answer.outcome, Outcome::Accepted, "{answer:?}");
+    assert_eq!((fcm.gauge().credential.kind, world.oauth_requests()), ("metadata", 1));
 }

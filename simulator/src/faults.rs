@@ -34,11 +34,13 @@ pub enum Mode {
     Reset,
     /// Answers each request with a GOAWAY that says it was not processed.
     Goaway,
+    /// Accepts connections and refuses every handshake; closes those it has.
+    Tls,
 }
 
 impl Mode {
     /// All of them, for reading and for error texts.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Healthy,
         Self::Slow,
         Self::Failing,
@@ -49,6 +51,7 @@ impl Mode {
         Self::Unreachable,
         Self::Reset,
         Self::Goaway,
+        Self::Tls,
     ];
 
     /// The word of the control port.
@@ -64,13 +67,19 @@ impl Mode {
             Self::Unreachable => "unreachable",
             Self::Reset => "reset",
             Self::Goaway => "goaway",
+            Self::Tls => "tls",
         }
     }
 
     /// Whether this is about connections as a whole, so that it cannot be had
     /// for a share of the requests.
     pub(crate) fn closes_the_door(self) -> bool {
-        matches!(self, Self::Refusing | Self::Unreachable)
+        matches!(self, Self::Refusing | Self::Unreachable | Self::Tls)
+    }
+
+    /// Whether connections that exist are closed.
+    pub(crate) fn hangs_up(self) -> bool {
+        matches!(self, Self::Refusing | Self::Tls)
     }
 }
 
@@ -93,6 +102,12 @@ pub struct Behaviour {
     pub lasts: Option<Duration>,
     /// Requests a second beyond which it answers 429, in any mode.
     pub limit_per_second: Option<u32>,
+    /// Answers after which a connection goes away with `NO_ERROR`: what was
+    /// begun is still answered, what comes later was not processed.
+    pub goaway_after: Option<u32>,
+    /// How far the vendor's clock is ahead, in seconds: in its `Date`, and where
+    /// it judges times.
+    pub clock_offset_s: i64,
 }
 
 impl Default for Behaviour {
@@ -113,6 +128,8 @@ impl Behaviour {
             retry_after_s: None,
             lasts: None,
             limit_per_second: None,
+            goaway_after: None,
+            clock_offset_s: 0,
         }
     }
 
@@ -128,7 +145,8 @@ impl Behaviour {
             | Mode::Unauthorised
             | Mode::Refusing
             | Mode::Reset
-            | Mode::Goaway => false,
+            | Mode::Goaway
+            | Mode::Tls => false,
         }
     }
 }

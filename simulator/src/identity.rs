@@ -27,6 +27,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 
+use crate::vendor::ntfy::TOKEN as NTFY_TOKEN;
+
 /// The team that all simulated APNs keys belong to.
 pub(crate) const TEAM_ID: &str = "SIMTEAM001";
 /// The key that is always registered.
@@ -54,6 +56,8 @@ pub(crate) struct Identity {
     /// The service account's public key (PKCS#1 DER).
     pub(crate) account_key: Vec<u8>,
     account_pem: String,
+    /// `whsec_…`: the present secret, and the one before it.
+    pub(crate) webhook_secrets: Vec<String>,
 }
 
 impl Identity {
@@ -84,6 +88,10 @@ impl Identity {
             apns_keys: apns_keys(dir)?,
             account_key,
             account_pem,
+            webhook_secrets: vec![
+                webhook_secret(&dir.join("webhook.secret"))?,
+                webhook_secret(&dir.join("webhook-old.secret"))?,
+            ],
         })
     }
 
@@ -112,11 +120,14 @@ pub(crate) struct Router<'a> {
     pub(crate) admin_listen: &'a str,
     pub(crate) apns: &'a str,
     pub(crate) fcm: &'a str,
+    pub(crate) ntfy: &'a str,
+    pub(crate) gotify: &'a str,
+    pub(crate) webhook: &'a str,
 }
 
 impl Router<'_> {
     fn toml(&self) -> String {
-        let Self { api_listen, admin_listen, apns, fcm } = self;
+        let Self { api_listen, admin_listen, apns, fcm, ntfy, gotify, webhook } = self;
         // Debug output of a string is a valid TOML basic string for the plain
         // addresses and URLs that stand here.
         format!(
@@ -147,9 +158,29 @@ service_account = {{ file = "service-account.json" }}
 endpoint = {fcm:?}
 ca_file = "ca.pem"
 
+[[providers]]
+id = "ntfy"
+kind = "ntfy"
+token = "{NTFY_TOKEN}"
+endpoint = {ntfy:?}
+ca_file = "ca.pem"
+
+[[providers]]
+id = "gotify"
+kind = "gotify"
+endpoint = {gotify:?}
+ca_file = "ca.pem"
+
+[[providers]]
+id = "webhook"
+kind = "webhook"
+secret = {{ file = "webhook.secret" }}
+endpoint = "{webhook}/push"
+ca_file = "ca.pem"
+
 [[routes]]
 name = "default"
-tiers = [["apns", "fcm"]]
+tiers = [["apns", "fcm"], ["ntfy", "gotify", "webhook"]]
 balance = "least_latency"
 "#
         )
@@ -203,6 +234,19 @@ fn ec_key(path: &Path) -> io::Result<KeyPair> {
             let key = KeyPair::generate().map_err(io::Error::other)?;
             write_secret(path, key.serialize_pem().as_bytes())?;
             Ok(key)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The secret in `path`, made when there is none.
+fn webhook_secret(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Ok(secret) => Ok(secret.trim_end().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 32]>()));
+            write_secret(path, format!("{secret}\n").as_bytes())?;
+            Ok(secret)
         }
         Err(error) => Err(error),
     }
@@ -292,6 +336,9 @@ mod tests {
             admin_listen: "127.0.0.1:2",
             apns: "https://127.0.0.1:3",
             fcm: "https://127.0.0.1:4",
+            ntfy: "https://127.0.0.1:5",
+            gotify: "https://127.0.0.1:6",
+            webhook: "https://127.0.0.1:7",
         };
         first.write_files(dir.path(), &router).unwrap();
         let second = Identity::prepare(dir.path()).unwrap();
@@ -304,7 +351,7 @@ mod tests {
     fn private_keys_are_for_their_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         Identity::prepare(dir.path()).unwrap();
-        for name in ["ca.key", "AuthKey_SIMKEY0001.p8", "apns-client.key"] {
+        for name in ["ca.key", "AuthKey_SIMKEY0001.p8", "apns-client.key", "webhook.secret"] {
             let mode = fs::metadata(dir.path().join(name)).unwrap().permissions();
             assert_eq!(mode.mode() & 0o777, 0o600, "{name}");
         }

@@ -1,4 +1,5 @@
-//! A stand-in for push vendors: APNs, and FCM with its token endpoint.
+//! A stand-in for push vendors: APNs, FCM with its token endpoint, ntfy, Gotify, and
+//! a receiver of webhooks.
 //!
 //! It speaks the vendors' protocols over real TLS and HTTP/2, checks what a
 //! sender does as strictly as their documentation allows, fails on demand, and
@@ -52,9 +53,12 @@ use server::World;
 use server::door::Door;
 use server::tls::Offer;
 use station::Station;
-use vendor::apns::Apns;
+use vendor::apns::{Apns, Environment};
 use vendor::fcm::{Fcm, TOKEN_PATH};
+use vendor::gotify::Gotify;
+use vendor::ntfy::Ntfy;
 use vendor::oauth::OAuth;
+use vendor::webhook::Webhook;
 
 /// Where a simulator is to be found: the one line that it announces itself with.
 #[derive(Clone, Debug, Serialize)]
@@ -109,16 +113,25 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
     let dir = std::path::absolute(&settings.dir)?;
 
     let apns_door = Door::open(settings.apns)?;
+    let sandbox_door = Door::open(settings.apns_sandbox)?;
     let fcm_door = Door::open(settings.fcm)?;
+    let [ntfy_door, gotify_door, webhook_door] =
+        [Door::open(settings.ntfy)?, Door::open(settings.gotify)?, Door::open(settings.webhook)?];
     let control_port = TcpListener::bind(settings.control).await?;
     let apns_origin = format!("https://{}", apns_door.address());
     let fcm_origin = format!("https://{}", fcm_door.address());
+    let ntfy_origin = format!("https://{}", ntfy_door.address());
+    let gotify_origin = format!("https://{}", gotify_door.address());
+    let webhook_origin = format!("https://{}", webhook_door.address());
 
     let router = identity::Router {
         api_listen: &settings.api_listen,
         admin_listen: &settings.admin_listen,
         apns: &apns_origin,
         fcm: &fcm_origin,
+        ntfy: &ntfy_origin,
+        gotify: &gotify_origin,
+        webhook: &webhook_origin,
     };
     let config = identity.write_files(&dir, &router)?;
     let announcement = Announcement {
@@ -127,14 +140,25 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
         config: shown(&config),
         vendors: BTreeMap::from([
             ("apns".to_owned(), apns_origin),
+            ("apns-sandbox".to_owned(), format!("https://{}", sandbox_door.address())),
             ("fcm".to_owned(), fcm_origin.clone()),
+            ("ntfy".to_owned(), ntfy_origin),
+            ("gotify".to_owned(), gotify_origin),
+            ("webhook".to_owned(), webhook_origin),
         ]),
     };
 
     let station = |name| Station::new(name, settings.request_log, settings.seed);
-    let stations = vec![station("apns"), station("fcm"), station("fcm-oauth")];
+    let (ntfy, gotify, webhook) = (station("ntfy"), station("gotify"), station("webhook"));
+    let mut stations =
+        vec![station("apns"), station("fcm"), station("fcm-oauth"), station("apns-sandbox")];
+    stations.extend([&ntfy, &gotify, &webhook].map(Arc::clone));
     let ledger = Arc::new(Ledger::new(settings.ledger_capacity));
-    let apns = Apns::new(Arc::clone(&stations[0]), identity.apns_keys.clone(), &settings);
+    let apns = |station: &Arc<Station>, environment| {
+        Apns::new(Arc::clone(station), environment, identity.apns_keys.clone(), &settings)
+    };
+    let sandbox = apns(&stations[3], Environment::Sandbox);
+    let apns = apns(&stations[0], Environment::Production);
     let oauth = OAuth::new(
         Arc::clone(&stations[2]),
         identity.account_key.clone(),
@@ -159,12 +183,29 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
         stop.clone(),
     ));
     tasks.spawn(server::door::keep(
+        sandbox_door,
+        server::tls::config(&identity, Offer::Http2)?,
+        Offer::Http2,
+        Arc::new(World { vendor: sandbox, ledger: Arc::clone(&ledger) }),
+        stop.clone(),
+    ));
+    tasks.spawn(server::door::keep(
         fcm_door,
         server::tls::config(&identity, Offer::Either)?,
         Offer::Either,
-        Arc::new(World { vendor: fcm, ledger }),
+        Arc::new(World { vendor: fcm, ledger: Arc::clone(&ledger) }),
         stop.clone(),
     ));
+    let tls = server::tls::config(&identity, Offer::Either)?;
+    let vendor = Ntfy::new(ntfy);
+    let ntfy = Arc::new(World { vendor, ledger: Arc::clone(&ledger) });
+    tasks.spawn(server::door::keep(ntfy_door, tls.clone(), Offer::Either, ntfy, stop.clone()));
+    let vendor = Gotify::new(gotify);
+    let gotify = Arc::new(World { vendor, ledger: Arc::clone(&ledger) });
+    tasks.spawn(server::door::keep(gotify_door, tls.clone(), Offer::Either, gotify, stop.clone()));
+    let vendor = Webhook::new(webhook, &identity.webhook_secrets);
+    let webhook = Arc::new(World { vendor, ledger: Arc::clone(&ledger) });
+    tasks.spawn(server::door::keep(webhook_door, tls, Offer::Either, webhook, stop.clone()));
     tasks.spawn(control::http::serve(control_port, control.clone(), stop.clone()));
     Ok(Simulator { announcement, control, stop, tasks })
 }

@@ -16,8 +16,17 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Where APNs listens.
     pub apns: SocketAddr,
+    /// Where APNs' sandbox listens. It knows only device tokens whose text begins
+    /// with `sandbox-`, and production knows none of those.
+    pub apns_sandbox: SocketAddr,
     /// Where FCM and its token endpoint listen.
     pub fcm: SocketAddr,
+    /// Where ntfy listens.
+    pub ntfy: SocketAddr,
+    /// Where Gotify listens.
+    pub gotify: SocketAddr,
+    /// Where the receiver of webhooks listens.
+    pub webhook: SocketAddr,
     /// Where the control port listens.
     pub control: SocketAddr,
     /// `[server] listen` in the generated configuration.
@@ -38,6 +47,15 @@ pub struct Settings {
     pub fcm_max_streams: u32,
     /// Messages a minute that the Firebase project may send; `None`: no limit.
     pub fcm_quota_per_minute: Option<u32>,
+    /// Messages a minute that one device may get; `None`: no limit, so that a
+    /// load test may use one token. Google's is 240 ("FCM throttling and quotas").
+    pub fcm_device_per_minute: Option<u32>,
+    /// How long an FCM connection may be idle before it is closed with GOAWAY
+    /// `session_timed_out`.
+    pub fcm_idle: Duration,
+    /// How far apart the PINGs on an FCM connection must be: the third that
+    /// comes earlier gets GOAWAY `too_many_pings`.
+    pub fcm_ping_spacing: Duration,
     /// `expires_in` of the access tokens, in seconds.
     pub token_expires_in: u64,
     /// Deliveries that the ledger remembers one by one; those beyond are only
@@ -56,7 +74,11 @@ impl Settings {
         Self {
             dir: dir.into(),
             apns: any_port,
+            apns_sandbox: any_port,
             fcm: any_port,
+            ntfy: any_port,
+            gotify: any_port,
+            webhook: any_port,
             control: any_port,
             api_listen: "127.0.0.1:8080".to_owned(),
             admin_listen: "127.0.0.1:9090".to_owned(),
@@ -65,6 +87,9 @@ impl Settings {
             apns_token_interval: Duration::from_secs(20 * 60),
             fcm_max_streams: 100,
             fcm_quota_per_minute: None,
+            fcm_device_per_minute: None,
+            fcm_idle: Duration::from_secs(10 * 60),
+            fcm_ping_spacing: Duration::from_secs(45),
             token_expires_in: 3599,
             ledger_capacity: 4_000_000,
             request_log: 1000,

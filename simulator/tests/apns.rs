@@ -219,3 +219,35 @@ async fn slow_token_is_taken_late() {
         assert_eq!(sim.vendor("apns").accepted, taken + 1);
     }
 }
+
+#[tokio::test]
+async fn each_environment_knows_its_own_tokens() {
+    let sim = Sim::start().await;
+    let production = sim.apns().await;
+    let sandbox = Client::connect(&sim, "apns-sandbox", Login::None, &[b"h2"]).await.unwrap();
+    let own = hex("sandbox-phone");
+    assert_eq!(production.answer(&sim.push(&own)).await.reason(), "BadDeviceToken");
+    assert_eq!(sandbox.answer(&sim.push(TOKEN)).await.reason(), "BadDeviceToken");
+    assert_eq!(sandbox.answer(&sim.push(&own)).await.status, 200);
+    assert_eq!(sandbox.answer(&sim.push(&hex("sandbox-gone-1"))).await.reason(), "Unregistered");
+    assert_eq!((sim.vendor("apns").accepted, sim.vendor("apns-sandbox").accepted), (0, 1));
+}
+
+#[tokio::test]
+async fn key_of_one_environment_is_refused_in_the_other() {
+    let sim = Sim::with(|settings| {
+        let first = settings.dir.join("AuthKey_SIMKEY0001.p8");
+        std::fs::copy(first, settings.dir.join("AuthKey_SIMKEY0002.sandbox.p8")).unwrap();
+    })
+    .await;
+    let key = sim.file("AuthKey_SIMKEY0002.sandbox.p8");
+    let token = bearer(&key, "SIMKEY0002", now());
+    let push = sim.push(&hex("sandbox-phone")).header("authorization", &token);
+    let refused = sim.apns().await.answer(&push).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason().as_str()),
+        (403, "BadEnvironmentKeyIdInToken")
+    );
+    let sandbox = Client::connect(&sim, "apns-sandbox", Login::None, &[b"h2"]).await.unwrap();
+    assert_eq!(sandbox.answer(&push).await.status, 200);
+}

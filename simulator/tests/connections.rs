@@ -1,7 +1,10 @@
 //! Connections: protocols, stream limits, and the ends that only a raw client
 //! can tell apart.
 
+use std::time::Duration;
+
 use h2::Reason;
+use pushyard_simulator::Behaviour;
 use tokio::io::AsyncReadExt as _;
 
 use crate::harness::{Client, Login, Push, Sim, hex, reqwest_client, soon, tls, until};
@@ -276,4 +279,44 @@ async fn connection_that_dies_takes_what_was_not_taken_with_it() {
     until("it is gone", || sim.vendor("fcm").connections == before - 1).await;
     assert_eq!(sim.control().summary().unique, 0);
     assert_eq!(sim.vendor("fcm").in_flight, 0);
+}
+
+#[tokio::test]
+async fn connection_goes_away_after_its_number_of_answers() {
+    let sim = Sim::start().await;
+    let behaviour = Behaviour { goaway_after: Some(3), ..Behaviour::default() };
+    sim.control().set("apns", behaviour).unwrap();
+    let mut client = sim.apns().await;
+    for _ in 0..3 {
+        assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
+    }
+    client.closed().await.unwrap();
+    assert!(client.send(&sim.push(TOKEN)).await.is_err());
+    assert_eq!(sim.vendor("apns").accepted, 3);
+}
+
+#[tokio::test]
+async fn idle_fcm_connection_is_closed_without_a_fault() {
+    let sim = Sim::with(|settings| settings.fcm_idle = Duration::from_millis(50)).await;
+    let (mut client, _) = sim.fcm().await;
+    assert!(client.closed().await.is_ok(), "NO_ERROR");
+}
+
+#[tokio::test]
+async fn fcm_punishes_frequent_pings() {
+    let sim = Sim::start().await;
+    let stream = tls(&sim, "fcm", Login::None, &[b"h2"]).await.unwrap();
+    let (_send, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    let pinging = async {
+        while pings.ping(h2::Ping::opaque()).await.is_ok() {}
+        std::future::pending::<()>().await
+    };
+    let ended = tokio::select! {
+        ended = soon(connection) => ended,
+        () = pinging => unreachable!(),
+    };
+    let error = ended.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM));
+    assert!(error.to_string().contains("too_many_pings"), "{error}");
 }

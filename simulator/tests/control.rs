@@ -72,7 +72,8 @@ async fn modes_are_set_for_one_or_all() {
     let (_, all) = port.get("/vendors").await;
     let items = all["items"].as_array().unwrap();
     let names: Vec<_> = items.iter().map(|item| item["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["apns", "fcm", "fcm-oauth"]);
+    let expected = ["apns", "fcm", "fcm-oauth", "apns-sandbox", "ntfy", "gotify", "webhook"];
+    assert_eq!(names, expected);
     for item in items {
         assert_eq!(item["mode"], "failing");
         for key in ["requests", "accepted", "in_flight", "connections", "probes", "breaches"] {

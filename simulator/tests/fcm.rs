@@ -206,3 +206,16 @@ async fn slow_token_is_taken_late() {
         assert_eq!(sim.vendor("fcm").accepted, taken + 1);
     }
 }
+
+#[tokio::test]
+async fn device_has_its_own_limit_a_minute() {
+    let sim = Sim::with(|settings| settings.fcm_device_per_minute = Some(2)).await;
+    let (client, bearer) = sim.fcm().await;
+    for _ in 0..2 {
+        assert_eq!(client.answer(&Push::fcm(&bearer, "phone")).await.status, 200);
+    }
+    let refused = client.answer(&Push::fcm(&bearer, "phone")).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.body.contains("device"), "{}", refused.body);
+    assert_eq!(client.answer(&Push::fcm(&bearer, "tablet")).await.status, 200);
+}

@@ -13,3 +13,4 @@ mod harness;
 mod load;
 mod modes;
 mod oauth;
+mod self_hosted;

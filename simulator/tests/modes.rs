@@ -5,7 +5,7 @@ use std::time::Duration;
 use pushyard_simulator::{Behaviour, Mode};
 use tokio::net::TcpStream;
 
-use crate::harness::{Client, Login, Push, Sim, soon, until};
+use crate::harness::{Client, Login, Push, Sim, now, soon, until};
 
 const TOKEN: &str = "00112233445566778899aabbccddeeff";
 
@@ -276,4 +276,27 @@ async fn token_endpoint_fails_alone() {
     }
     assert_eq!(sim.vendor("fcm-oauth").requests, 4);
     assert_eq!(sim.vendor("fcm").requests, 3);
+}
+
+#[tokio::test]
+async fn handshake_is_refused_with_an_alert() {
+    let sim = Sim::start().await;
+    let mut old = sim.apns().await;
+    set(&sim, "apns", Behaviour::of(Mode::Tls));
+    let _ = old.closed().await;
+    let refused = Client::connect(&sim, "apns", Login::None, &[b"h2"]).await;
+    let error = refused.err().unwrap().to_string();
+    assert!(error.contains("HandshakeFailure"), "{error}");
+    set(&sim, "apns", Behaviour::default());
+    assert_eq!(sim.apns().await.answer(&sim.push(TOKEN)).await.status, 200);
+}
+
+#[tokio::test]
+async fn vendor_judges_by_its_own_clock_and_shows_it() {
+    let sim = Sim::start().await;
+    set(&sim, "apns", Behaviour { clock_offset_s: 7200, ..Behaviour::default() });
+    let answer = sim.apns().await.answer(&sim.push(TOKEN)).await;
+    assert_eq!(answer.reason(), "ExpiredProviderToken");
+    let date = jiff::fmt::rfc2822::parse(answer.header("date")).unwrap().timestamp().as_second();
+    assert!(date.abs_diff(now() as i64 + 7200) < 60, "{}", answer.header("date"));
 }

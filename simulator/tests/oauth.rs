@@ -76,3 +76,20 @@ async fn forged_signature_and_wrong_form_are_refused() {
     }
     assert_eq!(client.answer(&push.method("GET")).await.status, 405);
 }
+
+#[tokio::test]
+async fn metadata_server_gives_tokens_to_those_who_name_its_flavor() {
+    let sim = Sim::start().await;
+    let (client, _) = sim.fcm().await;
+    let push = Push {
+        method: "GET",
+        path: "/computeMetadata/v1/instance/service-accounts/default/token?scopes=x".into(),
+        headers: Vec::new(),
+        body: String::new(),
+    };
+    assert_eq!(client.answer(&push).await.status, 403);
+    let answer = client.answer(&push.header("metadata-flavor", "Google")).await;
+    assert_eq!((answer.status.as_u16(), answer.header("metadata-flavor")), (200, "Google"));
+    let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+    assert_eq!(client.answer(&Push::fcm(&bearer, "t")).await.status, 200);
+}

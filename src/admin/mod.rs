@@ -2,7 +2,13 @@
 //! and done under `/admin/v1/`. It holds no state of its own: it reads the
 //! snapshot that the dispatcher publishes.
 
+mod audit;
+mod dead_letters;
+mod events;
+mod form;
 mod health;
+mod log;
+mod operate;
 mod view;
 
 use std::sync::Arc;
@@ -10,9 +16,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post, put};
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -22,10 +29,26 @@ use crate::api::{
     Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, panicked,
     unknown_method, unknown_path,
 };
-use crate::dispatch::Snapshot;
+use crate::clock::Clock;
+use crate::dispatch::{Dispatcher, Limits, Snapshot};
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+
+/// Reads the configuration file again: what has changed, or all that is wrong.
+pub type Reload =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, Vec<serde_json::Value>>> + Send + Sync>;
+
+/// What a reload has changed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reloaded {
+    /// Sections that are in force now, as `providers.apns`.
+    pub changed: Vec<String>,
+    /// Keys that differ and are taken up at the next start.
+    pub restart_needed: Vec<String>,
+    /// Whether nothing had to be done.
+    pub unchanged: bool,
+}
 
 /// What the admin listener looks at.
 #[derive(Clone)]
@@ -43,9 +66,19 @@ pub struct AdminState {
     /// Whether `/metrics` is open to all.
     pub open_metrics: bool,
     /// The effective configuration, secrets masked.
-    pub config: Arc<serde_json::Value>,
+    pub config: Arc<ArcSwap<serde_json::Value>>,
+    /// Reads the configuration file again.
+    pub reload: Reload,
+    /// Does what operators want.
+    pub dispatcher: Dispatcher,
     /// Cancelled when a shutdown begins.
     pub drain: CancellationToken,
+    /// Cancelled when the listener closes: ends what streams.
+    pub closed: CancellationToken,
+    /// `[limits]`: of request bodies.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Arc<Clock>,
 }
 
 /// All routes of the admin listener.
@@ -57,7 +90,26 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/providers", get(providers))
         .route("/admin/v1/providers/{id}", get(provider))
         .route("/admin/v1/routes", get(routes))
+        .route("/admin/v1/providers/{id}/drain", post(operate::drain))
+        .route("/admin/v1/providers/{id}/eject", post(operate::eject))
+        .route("/admin/v1/providers/{id}/resume", post(operate::resume))
+        .route("/admin/v1/routes/{name}/pause", post(operate::pause_route))
+        .route("/admin/v1/routes/{name}/resume", post(operate::resume_route))
+        .route(
+            "/admin/v1/routes/{name}/override",
+            put(operate::put_override).delete(operate::delete_override),
+        )
+        .route("/admin/v1/clients/{name}/pause", post(operate::pause_client))
+        .route("/admin/v1/clients/{name}/resume", post(operate::resume_client))
         .route("/admin/v1/config", get(config))
+        .route("/admin/v1/reload", post(reload))
+        .route("/admin/v1/events", get(events::watch))
+        .route("/admin/v1/dead-letters", get(dead_letters::list))
+        .route("/admin/v1/dead-letters/replay", post(dead_letters::replay_many))
+        .route("/admin/v1/dead-letters/{id}", delete(dead_letters::delete))
+        .route("/admin/v1/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route("/admin/v1/log", put(log::put))
+        .route("/admin/v1/audit", get(audit::list))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(
@@ -104,14 +156,7 @@ async fn provider(
     Segment(id): Segment,
 ) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
-    let snapshot = state.snapshot.load();
-    let gauges = state.catalog.load().gauges();
-    snapshot
-        .providers
-        .iter()
-        .zip(&gauges)
-        .find(|(view, _)| *view.id == *id)
-        .map(|(view, (_, gauge))| axum::Json(view::provider(view, gauge)).into_response())
+    view::provider_by_id(&state, &id)
         .ok_or_else(|| Problem::not_found("no provider of this id is configured"))
 }
 
@@ -127,9 +172,43 @@ async fn routes(
     Ok(page.page(items)?.into_response())
 }
 
+async fn reload(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    match (state.reload)().await {
+        Ok(reloaded) => Ok(axum::Json(reloaded).into_response()),
+        Err(errors) => Ok(invalid_config(&errors)),
+    }
+}
+
+/// 422 with the faults of the file, each with line, column and key: places that
+/// a pointer into a JSON body could not name.
+fn invalid_config(errors: &[serde_json::Value]) -> Response {
+    let body = serde_json::json!({
+        "type": "urn:pushyard:problem:invalid_config",
+        "code": "invalid_config",
+        "title": "The configuration has faults",
+        "status": 422,
+        "detail": "nothing was changed; mend the file and reload again",
+        "errors": errors,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::UNPROCESSABLE_ENTITY, kind, body.to_string()).into_response()
+}
+
 async fn config(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
-    Ok(axum::Json(&*state.config).into_response())
+    Ok(axum::Json(&**state.config.load()).into_response())
+}
+
+/// Reads from the store on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(read).await.map_err(|_| Problem::internal())
+}
+
+fn bad_cursor() -> Problem {
+    Problem::parameter("cursor", "must be what `next` of the page before says")
 }
 
 /// `?limit=&cursor=`.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::response::{IntoResponse, Response};
 use pushyard_providers::{Answer, Gauge};
 use serde_json::{Value, json};
 
+use super::AdminState;
 use crate::clock::Utc;
 use crate::dispatch::{ProviderView, Snapshot};
 use crate::routing::{Catalog, Route};
@@ -36,7 +38,17 @@ pub(super) fn scrape<'a>(
         oldest: queue.oldest.iter().map(|(route, p, since)| (&**route, *p, age(since))).collect(),
         store_bytes: store.bytes,
         dead_letters: store.dead_letters,
+        events_pending: store.events,
     }
+}
+
+/// The provider of this id, if one is configured.
+pub(super) fn provider_by_id(state: &AdminState, id: &str) -> Option<Response> {
+    let snapshot = state.snapshot.load();
+    let gauges = state.catalog.load().gauges();
+    let (_, gauge) = gauges.iter().find(|(known, _)| **known == *id)?;
+    let view = snapshot.providers.iter().find(|view| *view.id == *id)?;
+    Some(axum::Json(provider(view, gauge)).into_response())
 }
 
 pub(super) fn provider(view: &ProviderView, gauge: &Gauge) -> Value {
@@ -55,7 +67,12 @@ pub(super) fn provider(view: &ProviderView, gauge: &Gauge) -> Value {
         "reason": view.reason,
         "since": view.since.rfc3339(),
         "until": time(view.until),
-        "operator": null,
+        "operator": view.hold.as_ref().map(|hold| json!({
+            "wish": if hold.ejected { "eject" } else { "drain" },
+            "reason": hold.reason,
+            "since": hold.since.rfc3339(),
+            "until": time(hold.until),
+        })),
         "window": {
             "seconds": view.window_s,
             "successes": view.counts.successes,
@@ -113,7 +130,14 @@ pub(super) fn route(route: &Route, catalog: &Catalog, snapshot: &Snapshot) -> Va
         "tiers": tiers,
         "weights": weights,
         "balance": route.balance.word(),
-        "override": null,
+        "override": snapshot.overrides.get(&route.name).map(|spec| json!({
+            "tiers": spec.tiers,
+            "weights": spec.weights,
+            "balance": spec.balance.map(crate::routing::Balance::word),
+            "expires_at": spec.until.map(Utc::rfc3339),
+            "reason": spec.reason,
+        })),
+        "paused": snapshot.paused_routes.contains(&route.name),
         "usable_tier": usable.and_then(|(_, tier)| *tier),
     })
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use governor::clock::Clock as GovernorClock;
@@ -24,6 +25,13 @@ use crate::routing::Rate;
 /// Tells clients by their keys.
 #[derive(Debug)]
 pub struct Authenticator {
+    /// Exchanged as a whole by a reload.
+    known: ArcSwap<Known>,
+}
+
+/// All clients of a configuration.
+#[derive(Debug)]
+struct Known {
     /// By the key's hash; `None`: no clients are configured.
     clients: Option<HashMap<KeyHash, Arc<Caller>>>,
     local: Arc<Caller>,
@@ -42,6 +50,57 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Instan
 impl Authenticator {
     /// For these clients; none at all: everyone is `local`.
     pub fn new(clients: Vec<Client>, clock: &Arc<Clock>) -> Self {
+        Self { known: ArcSwap::from_pointee(Known::new(clients, None, clock)) }
+    }
+
+    /// For these clients from now on. Those that have not changed keep what is
+    /// left of their rate.
+    pub fn replace(&self, clients: Vec<Client>, clock: &Arc<Clock>) {
+        let before = self.known.load();
+        self.known.store(Arc::new(Known::new(clients, Some(&before), clock)));
+    }
+
+    /// Whether there is a client of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        let known = self.known.load();
+        match &known.clients {
+            Some(clients) => clients.values().any(|caller| &*caller.client.name == name),
+            None => &*known.local.client.name == name,
+        }
+    }
+
+    /// Who sends these headers.
+    ///
+    /// # Errors
+    /// 401 without a key, or with an unknown one.
+    pub fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+        let known = self.known.load();
+        let Some(clients) = &known.clients else { return Ok(Arc::clone(&known.local)) };
+        let key = bearer(headers).ok_or_else(|| {
+            Problem::new(Code::Unauthenticated, "send the header Authorization: Bearer <key>")
+        })?;
+        clients
+            .get(&KeyHash::of(key))
+            .cloned()
+            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))
+    }
+
+    /// Who sends these headers, if it may use the admin API.
+    ///
+    /// # Errors
+    /// 401, or 403 when the client is no admin.
+    pub fn admin(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+        let caller = self.caller(headers)?;
+        if caller.is_admin() {
+            Ok(caller)
+        } else {
+            Err(Problem::new(Code::Forbidden, "the admin API needs a key with admin = true"))
+        }
+    }
+}
+
+impl Known {
+    fn new(clients: Vec<Client>, before: Option<&Self>, clock: &Arc<Clock>) -> Self {
         let local = Client {
             name: "local".into(),
             keys: Vec::new(),
@@ -55,7 +114,8 @@ impl Authenticator {
         }
         let mut by_key = HashMap::new();
         for client in clients {
-            let caller = Arc::new(Caller::new(client, clock));
+            let same = before.and_then(|before| before.of(&client));
+            let caller = same.unwrap_or_else(|| Arc::new(Caller::new(client, clock)));
             for key in &caller.client.keys {
                 by_key.insert(*key, Arc::clone(&caller));
             }
@@ -63,31 +123,10 @@ impl Authenticator {
         Self { clients: Some(by_key), local }
     }
 
-    /// Who sends these headers.
-    ///
-    /// # Errors
-    /// 401 without a key, or with an unknown one.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Problem> {
-        let Some(clients) = &self.clients else { return Ok(&self.local) };
-        let key = bearer(headers).ok_or_else(|| {
-            Problem::new(Code::Unauthenticated, "send the header Authorization: Bearer <key>")
-        })?;
-        clients
-            .get(&KeyHash::of(key))
-            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))
-    }
-
-    /// Who sends these headers, if it may use the admin API.
-    ///
-    /// # Errors
-    /// 401, or 403 when the client is no admin.
-    pub fn admin(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Problem> {
-        let caller = self.caller(headers)?;
-        if caller.is_admin() {
-            Ok(caller)
-        } else {
-            Err(Problem::new(Code::Forbidden, "the admin API needs a key with admin = true"))
-        }
+    /// A client that has not changed.
+    fn of(&self, client: &Client) -> Option<Arc<Caller>> {
+        let clients = self.clients.as_ref()?;
+        clients.values().find(|caller| caller.client == *client).cloned()
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn submit(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let caller = Arc::clone(shared.state.authenticator.caller(&parts.headers)?);
+    let caller = shared.state.authenticator.caller(&parts.headers)?;
     check(&parts.headers)?;
     if shared.state.closed.is_cancelled() {
         return Err(Problem::shutting_down());

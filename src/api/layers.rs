@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::extract::MatchedPath;
-use axum::http::{HeaderName, HeaderValue, Request, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
 use super::problem::{Code, Problem};
+use crate::dispatch::Limits;
 use crate::telemetry::Telemetry;
 
 /// The header that names a request.
@@ -54,6 +55,30 @@ impl Admit {
     }
 }
 
+/// A header beyond these bounds is 431, without a body. hyper bounds headers too,
+/// higher ([`HEADROOM`]): what it refuses itself has no `X-Request-Id`.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderLimit {
+    headers: usize,
+    bytes: usize,
+}
+
+impl HeaderLimit {
+    /// As configured.
+    pub fn new(limits: &Limits) -> Self {
+        Self { headers: limits.max_headers, bytes: limits.max_header_bytes as usize }
+    }
+
+    fn exceeded(&self, headers: &HeaderMap) -> bool {
+        let bytes: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        headers.len() > self.headers || bytes > self.bytes
+    }
+}
+
+/// How many times the configured bounds of headers the HTTP layer itself takes.
+pub const HEADROOM: usize = 2;
+
 /// A request's place among those at once; a handler whose answer streams keeps a
 /// clone until the end.
 #[derive(Clone, Debug)]
@@ -79,6 +104,14 @@ impl<S> Layer<S> for Observe {
 
     fn layer(&self, inner: S) -> Self::Service {
         Around { layer: self.clone(), inner }
+    }
+}
+
+impl<S> Layer<S> for HeaderLimit {
+    type Service = Around<Self, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Around { layer: *self, inner }
     }
 }
 
@@ -110,7 +143,9 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let mut response = answer.await?;
-            response.headers_mut().insert(REQUEST_ID, id.unwrap_or_else(new_id));
+            // A layer further in has given one to what it answered.
+            let headers = response.headers_mut();
+            headers.entry(REQUEST_ID).or_insert_with(|| id.unwrap_or_else(new_id));
             Ok(response)
         })
     }
@@ -148,6 +183,30 @@ where
             telemetry.request(listener, path, response.status().as_u16());
             Ok(response)
         })
+    }
+}
+
+impl<S, In, Out> Service<Request<In>> for Around<HeaderLimit, S>
+where
+    S: Service<Request<In>, Response = Response<Out>, Error = Infallible>,
+    S::Future: Send + 'static,
+    Out: Default + Send + 'static,
+{
+    type Response = Response<Out>;
+    type Error = Infallible;
+    type Future = Answer<Out>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<In>) -> Self::Future {
+        if self.layer.exceeded(request.headers()) {
+            let mut response = Response::new(Out::default());
+            *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        Box::pin(self.inner.call(request))
     }
 }
 

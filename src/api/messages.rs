@@ -64,11 +64,11 @@ pub(super) async fn submit(
         read::media(&parts.headers, Media::Json)?;
         let key = read::idempotency_key(&parts.headers)?;
         let bytes = read::body(&parts.headers, body, &shared.state.limits).await?;
-        let submitted = shared.offer(caller, key, &bytes).await?;
+        let submitted = shared.offer(&caller, key, &bytes).await?;
         Ok((submitted, wait))
     };
     let result = read.await;
-    shared.count(caller, result.as_ref().map(|(submitted, _)| submitted));
+    shared.count(&caller, result.as_ref().map(|(submitted, _)| submitted));
     let (submitted, wait) = result?;
     match wait {
         None => Ok(accepted(&submitted)),
@@ -101,7 +101,7 @@ pub(super) async fn show(
     let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
     let id = parse_id(&id)?;
     let live = shared.state.dispatcher.live(id).await;
-    let (message, stored) = shared.stored(id, caller).await?;
+    let (message, stored) = shared.stored(id, &caller).await?;
     let view = Standing::of(&message, &live, &stored).view(page);
     Ok(json(StatusCode::OK, &view))
 }
@@ -130,7 +130,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(&headers)?;
     let id = parse_id(&id)?;
-    let (message, _) = shared.stored(id, caller).await?;
+    let (message, _) = shared.stored(id, &caller).await?;
     let found = shared.state.dispatcher.cancel(id).await;
     if found.cancelled == 0 && found.in_flight == 0 {
         return Err(Problem::new(Code::Settled, "every delivery of this message has settled"));

@@ -11,6 +11,7 @@ mod openapi;
 mod page;
 mod problem;
 mod read;
+mod receipts;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -29,13 +30,16 @@ use utoipa_axum::routes;
 
 pub use auth::{Authenticator, Caller};
 pub use client::{Client, KeyHash};
-pub use layers::{Admit, Observe, RequestId};
+pub use layers::{Admit, HEADROOM, HeaderLimit, Observe, RequestId};
 pub use page::Page;
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
-pub use read::{Parameters, Segment};
+pub use read::{Media, Parameters, Segment, body, media};
+pub use receipts::receive;
+pub use view::attempts;
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};
+use crate::feedback::Receipts;
 use crate::intake::Intake;
 use crate::intake::idempotency::InProgress;
 use crate::routing::Catalog;
@@ -52,6 +56,8 @@ pub struct ApiState {
     pub dispatcher: Dispatcher,
     /// Has what has settled, and idempotency keys.
     pub store: Arc<dyn Store>,
+    /// Knows receipts.
+    pub receipts: Arc<Receipts>,
     /// The time.
     pub clock: Arc<Clock>,
     /// Who may ask.
@@ -80,6 +86,7 @@ pub fn router(state: ApiState) -> Router {
         .routes(routes!(messages::submit))
         .routes(routes!(batch::submit))
         .routes(routes!(messages::show, messages::cancel))
+        .routes(routes!(receipts::receipt))
         .routes(routes!(openapi::describe))
         .split_for_parts();
     // Strings and lists: serialising them does not fail.

@@ -53,6 +53,17 @@ const PROBLEMS: &[(&str, &[Code])] = &[
     ),
     ("submitMessages", &[Code::UnsupportedMediaType, Code::Invalid, Code::ShuttingDown]),
     ("getMessage", &[Code::NotFound, Code::Invalid, Code::StoreUnavailable]),
+    (
+        RECEIPT,
+        &[
+            Code::Malformed,
+            Code::NotFound,
+            Code::Timeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+            Code::Invalid,
+        ],
+    ),
     ("cancelMessage", &[Code::NotFound, Code::Settled, Code::StoreUnavailable]),
 ];
 
@@ -60,6 +71,9 @@ const PROBLEMS: &[(&str, &[Code])] = &[
 const COMMON: &[Code] = &[Code::Internal, Code::Overloaded];
 
 const KEY: &str = "key";
+
+/// The only call with problems of its own that needs no key.
+const RECEIPT: &str = "receipt";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -105,8 +119,8 @@ fn complete_operation(operation: &mut Operation) {
     let id = operation.operation_id.as_deref().unwrap_or_default();
     let own = PROBLEMS.iter().find(|(name, _)| *name == id).map(|(_, codes)| *codes);
     let mut codes: Vec<Code> = own.into_iter().flatten().chain(COMMON).copied().collect();
-    // Whatever has problems of its own asks for a key.
-    if own.is_some() {
+    // Whatever has problems of its own asks for a key, but for devices' word.
+    if own.is_some() && id != RECEIPT {
         codes.push(Code::Unauthenticated);
         operation.security = Some(vec![SecurityRequirement::new(KEY, Vec::<String>::new())]);
     }

@@ -47,6 +47,11 @@ impl Page {
         Ok(Self { limit, from })
     }
 
+    /// How many at most.
+    pub fn limit(self) -> usize {
+        self.limit
+    }
+
     /// The part of a list of so many that is on this page, and the cursor of the
     /// page after it.
     pub fn of_many(self, many: usize) -> (Range<usize>, Option<String>) {

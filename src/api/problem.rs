@@ -37,6 +37,8 @@ pub enum Code {
     IdempotencyInProgress,
     /// 409: nothing is left to cancel.
     Settled,
+    /// 409: what is to be replayed or deleted is no dead letter.
+    NotDead,
     /// 413: body too large.
     TooLarge,
     /// 415: not JSON, or encoded.
@@ -63,7 +65,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -72,6 +74,7 @@ impl Code {
         Self::Timeout,
         Self::IdempotencyInProgress,
         Self::Settled,
+        Self::NotDead,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Invalid,
@@ -106,6 +109,7 @@ impl Code {
                 "The first request with this key is still being committed",
             ),
             Self::Settled => ("settled", StatusCode::CONFLICT, "Every delivery has settled"),
+            Self::NotDead => ("not_dead", StatusCode::CONFLICT, "It is no dead letter"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => (
                 "unsupported_media_type",
@@ -176,6 +180,7 @@ impl Code {
             | Self::MethodNotAllowed
             | Self::Timeout
             | Self::Settled
+            | Self::NotDead
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::Invalid
@@ -220,9 +225,13 @@ impl Problem {
         problem
     }
 
-    /// 422 for a query parameter.
+    /// 422 for a query parameter; its pointer is `/query/` and its name.
     pub fn parameter(name: &str, detail: &str) -> Self {
-        Self::new(Code::Invalid, format!("query parameter `{name}`: {detail}"))
+        let told = format!("query parameter `{name}`: {detail}");
+        let mut problem = Self::new(Code::Invalid, told);
+        let (pointer, detail) = (format!("/query/{name}"), detail.to_owned());
+        problem.0.errors = vec![Fault { pointer, detail, code: "invalid_value" }];
+        problem
     }
 
     /// The same, to be tried again after this long.
@@ -252,12 +261,24 @@ impl Problem {
             || status == StatusCode::SERVICE_UNAVAILABLE
             || self.0.retry_after.is_some();
         if passes {
-            let after = self.0.retry_after.unwrap_or(Duration::from_secs(1));
-            // Rounded up: who comes a moment early is refused again.
-            let seconds = (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            let after = self.0.retry_after.unwrap_or(SHORTEST_WAIT);
+            let share = rand::random_range(SPREAD);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after, share)));
         }
     }
+}
+
+/// `Retry-After` is between these (docs/semantics.md, "Limits towards ourselves"),
+/// give or take the spread: those who were refused together come back apart.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const SPREAD: std::ops::RangeInclusive<f64> = 0.9..=1.1;
+
+/// Whole seconds, rounded up: who comes a moment early is refused again.
+fn seconds(after: Duration, share: f64) -> u64 {
+    let seconds = after.clamp(SHORTEST_WAIT, LONGEST_WAIT).as_secs_f64() * share;
+    // A saturating cast of 1 to 66.
+    seconds.ceil() as u64
 }
 
 impl fmt::Debug for Problem {
@@ -345,7 +366,7 @@ impl From<Rejected> for Problem {
 
 impl Problem {
     /// 500; the log has the rest.
-    pub(super) fn internal() -> Self {
+    pub fn internal() -> Self {
         Self::new(Code::Internal, "a fault of the server; it has been logged")
     }
 
@@ -408,4 +429,26 @@ fn codes() -> utoipa::openapi::Object {
         .schema_type(utoipa::openapi::schema::Type::String)
         .enum_values(Some(words))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_1_to_60_seconds_give_or_take_a_tenth_and_rounded_up() {
+        for (after_ms, share, expected) in [
+            (0, 0.9, 1),
+            (0, 1.0, 1),
+            (0, 1.1, 2),
+            (1_200, 1.0, 2),
+            (20_000, 0.9, 18),
+            (20_000, 1.1, 22),
+            (3_600_000, 0.9, 54),
+            (3_600_000, 1.1, 66),
+        ] {
+            let after = Duration::from_millis(after_ms);
+            assert_eq!(seconds(after, share), expected, "{after:?} {share}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What all calls read of a request: its media type, its body within the limits,
 //! its query parameters and its idempotency key.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -19,7 +21,7 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Media {
+pub enum Media {
     /// One JSON document.
     Json,
     /// A JSON document a line.
@@ -28,7 +30,10 @@ pub(super) enum Media {
 
 /// Refuses what is declared to be something else, or compressed. A body without a
 /// declared type is taken at its word.
-pub(super) fn media(headers: &HeaderMap, media: Media) -> Result<(), Problem> {
+///
+/// # Errors
+/// 415.
+pub fn media(headers: &HeaderMap, media: Media) -> Result<(), Problem> {
     let refuse = |detail: &str| Err(Problem::new(Code::UnsupportedMediaType, detail));
     if headers.contains_key(CONTENT_ENCODING) {
         return refuse("send the body without Content-Encoding");
@@ -55,12 +60,26 @@ pub(super) fn media(headers: &HeaderMap, media: Media) -> Result<(), Problem> {
 /// never the answer that tells it why.
 const READ_BEFORE_REFUSAL: u64 = 4;
 
+/// A body may begin this slowly: networks of phones wake up.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Beyond that it must bring at least so much in a second, on average
+/// (docs/semantics.md, "Limits towards ourselves").
+const LEAST_BYTES_PER_SECOND: f64 = 1024.0;
+
+/// Why a body was not read to its end.
+enum Unread {
+    /// It broke off.
+    Broken,
+    /// It came too slowly.
+    Slow,
+}
+
 /// The whole body, within its size and its time.
-pub(super) async fn body(
-    headers: &HeaderMap,
-    body: Body,
-    limits: &Limits,
-) -> Result<Bytes, Problem> {
+///
+/// # Errors
+/// 400, 408 or 413.
+pub async fn body(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
     let most = limits.max_body.saturating_mul(READ_BEFORE_REFUSAL);
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: u64| declared > most) {
@@ -69,18 +88,30 @@ pub(super) async fn body(
     match tokio::time::timeout(limits.body_timeout, gather(body, limits.max_body, most)).await {
         Ok(Ok(Some(bytes))) => Ok(bytes),
         Ok(Ok(None)) => Err(too_large(limits)),
-        Ok(Err(_)) => Err(Problem::new(Code::Malformed, "the body ended early")),
-        Err(_) => Err(Problem::new(Code::Timeout, "the body came too slowly")),
+        Ok(Err(Unread::Broken)) => Err(Problem::new(Code::Malformed, "the body ended early")),
+        Ok(Err(Unread::Slow)) | Err(_) => {
+            Err(Problem::new(Code::Timeout, "the body came too slowly"))
+        }
     }
 }
 
 /// The body, if it has at most `kept` bytes; what is beyond that is read up to
-/// `most` and dropped.
-async fn gather(mut body: Body, kept: u64, most: u64) -> Result<Option<Bytes>, axum::Error> {
+/// `most` and dropped. Each byte buys the time in which the next must come.
+async fn gather(mut body: Body, kept: u64, most: u64) -> Result<Option<Bytes>, Unread> {
     let mut length = 0;
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+    let mut patience = std::pin::pin!(tokio::time::sleep(GRACE));
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = patience.as_mut() => return Err(Unread::Slow),
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        let bought = Duration::from_secs_f64(data.len() as f64 / LEAST_BYTES_PER_SECOND);
+        let until = patience.deadline() + bought;
+        patience.as_mut().reset(until);
         length += data.len() as u64;
         if length > most {
             break;
@@ -131,7 +162,8 @@ pub(super) fn too_large(limits: &Limits) -> Problem {
 /// The query parameters. Unknown ones are left alone.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     Query::try_from_uri(uri).map(|Query(query)| query).map_err(|_| {
-        Problem::new(Code::Invalid, "the query cannot be read; is a parameter given twice?")
+        let detail = "the query cannot be read; is a parameter given twice?".to_owned();
+        Problem::invalid(vec![Fault { pointer: "/query".to_owned(), detail, code: "malformed" }])
     })
 }
 

@@ -1,5 +1,9 @@
 //! The way of one offered message from its bytes to the disk, shared by the single
-//! call and by every line of a batch: rate, parsing, idempotency, intake, commit.
+//! call and by every line of a batch: parsing, idempotency, intake, rate, commit.
+//!
+//! The rate is counted last, for what is about to be taken: an answer that is only
+//! given again costs nothing, and neither does a body with faults. What that work
+//! may cost the server is bounded by `max_requests` and `max_body`, not by rates.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,7 +79,6 @@ impl Shared {
         if self.state.closed.is_cancelled() {
             return Err(Problem::shutting_down());
         }
-        caller.count_message()?;
         let node = json::parse(bytes, self.state.limits.max_json_depth)?;
         let idempotency = idempotency::named(header_key, &node)
             .map(|key| idempotency::hashes(caller.name(), &key, bytes));
@@ -90,6 +93,7 @@ impl Shared {
             Offered { client: caller.name(), routes: caller.routes(), header_key, idempotency };
         let body = self.intake.prepare(&node, offered, &self.state.catalog.load())?;
         drop(node);
+        caller.count_message()?;
         match held {
             None => self.state.dispatcher.submit(Arc::clone(&body)).await?,
             Some(held) => self.commit(Arc::clone(&body), held).await?,

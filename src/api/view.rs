@@ -275,6 +275,12 @@ fn delivery<'a>(message: &'a Message, n: usize, stand: Stand<'a>) -> Delivery<'a
     }
 }
 
+/// Attempts as they are shown.
+pub fn attempts(attempts: &[Attempt]) -> serde_json::Value {
+    // Strings and numbers: it does not fail.
+    serde_json::to_value(attempts.iter().map(attempt).collect::<Vec<_>>()).unwrap_or_default()
+}
+
 fn attempt(attempt: &Attempt) -> AttemptView<'_> {
     AttemptView {
         n: attempt.n,

@@ -13,10 +13,14 @@ mod bench;
 mod check;
 mod client;
 mod completions;
+mod dead_letters;
 mod demo;
+mod events;
 mod failure;
 mod load;
 mod providers;
+mod routes;
+mod scenario;
 mod send;
 mod serve;
 mod signals;
@@ -104,6 +108,9 @@ enum Command {
     Check(check::CheckArgs),
     Send(Box<send::SendArgs>),
     Providers(providers::ProvidersArgs),
+    Routes(routes::RoutesArgs),
+    Events(events::EventsArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
     Simulate(simulate::SimulateArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
@@ -133,6 +140,9 @@ fn run(cli: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::run(&args, ui),
         Command::Send(args) => block_on(send::run(*args, global.api()?, ui)),
         Command::Providers(args) => block_on(providers::run(args, global.admin()?, ui)),
+        Command::Routes(args) => block_on(routes::run(args, global.admin()?, ui)),
+        Command::Events(args) => block_on(events::run(args, global.admin()?, ui)),
+        Command::DeadLetters(args) => block_on(dead_letters::run(args, global.admin()?, ui)),
         Command::Simulate(args) => block_on(simulate::run(args, ui)),
         Command::Demo(args) => block_on(async { Ok(demo::run(args, ui.json).await) }),
         Command::Bench(args) => block_on(async { Ok(bench::run(args, ui.json).await) }),

@@ -12,7 +12,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
-use super::signals::Signals;
+use super::signals::{Signals, Told};
 use crate::server::Server;
 
 /// What `serve` and `check` read when they are not told otherwise.
@@ -52,12 +52,18 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     announce(&server);
-    tokio::select! {
-        reason = server.failed() => {
-            return Err(Failure::told(format!("the router cannot go on: {reason}")));
+    loop {
+        tokio::select! {
+            reason = server.failed() => {
+                return Err(Failure::told(format!("the router cannot go on: {reason}")));
+            }
+            told = signals.told() => match told {
+                Told::End => break,
+                Told::Reload => server.reload().await,
+            },
         }
-        () = signals.next() => end(server, &mut signals).await,
     }
+    end(server, &mut signals).await;
     Ok(ExitCode::SUCCESS)
 }
 

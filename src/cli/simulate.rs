@@ -10,14 +10,20 @@ use pushyard_simulator::{Announcement, Settings, Simulator};
 use tempfile::TempDir;
 
 use super::failure::Failure;
+use super::load::control::Control;
+use super::load::script::{Step, play};
+use super::load::{self, say_aside};
+use super::scenario::Scenario;
 use super::signals::Signals;
 use super::ui::{self, Ui};
+use crate::clock::Clock;
 
 const EXAMPLES: &str = "\
 Examples:
   pushyard simulate
   pushyard simulate --dir simulated --apns 127.0.0.1:2197 --control 127.0.0.1:7070
   pushyard simulate --json --for 10m
+  pushyard simulate --scenario blackhole
 
 It writes credentials and a configuration for the router into its folder. Tokens may ask for a
 fault: fcm:503-a, fcm:gone-b, fcm:slow250-c; APNs tokens carry the same text in hex.";
@@ -38,6 +44,9 @@ pub(super) struct SimulateArgs {
     /// Where faults are ordered and arrivals are read [default: a free port on 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     control: Option<SocketAddr>,
+    /// Play a scenario's timeline: a shipped one's name (`bench failover --list`) or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    scenario: Option<String>,
     /// End after this time, as 10m [default: SIGTERM or SIGINT ends it]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     lasting: Option<Duration>,
@@ -47,12 +56,18 @@ pub(super) struct SimulateArgs {
 pub(super) async fn run(args: SimulateArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::told(format!("cannot start the simulator: {error}"));
     let mut signals = Signals::new().map_err(failed)?;
+    // Read before anything starts: a fault in it changes nothing.
+    let scenario =
+        args.scenario.as_deref().map(Scenario::find).transpose().map_err(Failure::told)?;
     let place = Place::new(args.dir.clone()).map_err(failed)?;
     let simulator = pushyard_simulator::start(args.settings(place.path())).await.map_err(failed)?;
     announce(simulator.announcement(), ui)?;
     tokio::select! {
         () = until(args.lasting) => {}
         () = signals.next() => {}
+        failure = rehearse(scenario.as_ref(), &simulator.announcement().control) => {
+            return Err(failure);
+        }
     }
     let told = if ui.json { Ok(()) } else { sum_up(&simulator) };
     simulator.shutdown().await;
@@ -91,6 +106,25 @@ impl Place {
             Self::Given(dir) => dir.clone(),
             Self::Temporary(dir) => dir.path().to_owned(),
         }
+    }
+}
+
+/// Plays a scenario, and then leaves the vendors as they are. Ends with a failure only.
+async fn rehearse(scenario: Option<&Scenario>, control: &str) -> Failure {
+    let played = async {
+        if let Some(scenario) = scenario {
+            let begun = Clock::default().now().instant;
+            let mut control = Control::at(control)?;
+            let tell = |step: &Step| {
+                say_aside(format_args!("{:6.1} s  {}", step.at.as_secs_f64(), step.says));
+            };
+            play(&scenario.steps(), begun, &mut control, tell).await?;
+        }
+        std::future::pending::<Result<(), load::Failure>>().await
+    };
+    match played.await {
+        Ok(()) => Failure::told("the scenario ended"),
+        Err(failure) => Failure::told(failure.to_string()),
     }
 }
 

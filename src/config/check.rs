@@ -64,6 +64,8 @@ impl Check<'_> {
         let names: Vec<_> = file.routes.iter().map(|route| route.name.clone()).collect();
         let routes = self.routes(file.routes, &names, &ids);
         self.listeners(&file.api_listen, &file.admin_listen, &file.clients);
+        let subscribers = self.subscribers(&file.clients);
+        let operators = file.admin_events.as_ref().and_then(|events| self.operators(events));
         let clients = self.clients(file.clients, &known(&names));
         let server = ServerSettings { listen: file.api_listen.clone().or(API_LISTEN.into()) };
         let admin = AdminSettings {
@@ -77,6 +79,8 @@ impl Check<'_> {
             admin,
             store,
             clients,
+            subscribers,
+            operators,
             providers,
             routes,
             dispatch: file.dispatch,

@@ -47,6 +47,7 @@ pub(super) struct File {
     pub(super) api_listen: Field<SocketAddr>,
     pub(super) admin_listen: Field<SocketAddr>,
     pub(super) open_metrics: bool,
+    pub(super) admin_events: Option<Events>,
     pub(super) store: store::Settings,
     pub(super) clients: Vec<Client>,
     pub(super) providers: Vec<Provider>,
@@ -65,6 +66,16 @@ pub(super) struct Client {
     pub(super) rate: Option<Rate>,
     pub(super) routes: Field<Vec<At<String>>>,
     pub(super) admin: bool,
+    pub(super) events: Option<Events>,
+}
+
+/// Where events are posted: `events` of a client, or of `[admin]`.
+pub(super) struct Events {
+    pub(super) spot: Spot,
+    pub(super) url: Field<String>,
+    pub(super) secret: Field<Origin>,
+    pub(super) types: Field<Vec<At<String>>>,
+    pub(super) insecure_http: bool,
 }
 
 /// One of `[[routes]]`.
@@ -84,9 +95,10 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     let api_listen = server.address("listen");
     server.finish();
     let mut admin = root.table("admin");
-    admin.later(&["tls", "events"]);
+    admin.later(&["tls"]);
     let admin_listen = admin.address("listen");
     let open_metrics = admin.flag("open_metrics").or(true);
+    let admin_events = events(&mut admin);
     admin.finish();
     let limits = limits(root.table("limits"));
     let store = store(root.table("store"), limits.max_idempotency_keys);
@@ -94,6 +106,7 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
         api_listen,
         admin_listen,
         open_metrics,
+        admin_events,
         store,
         clients: root.tables("clients").into_iter().map(client).collect(),
         providers: root.tables("providers").into_iter().map(|t| provider(t, kinds)).collect(),
@@ -131,7 +144,6 @@ fn store(mut table: Table<'_>, max_idempotency_keys: u64) -> store::Settings {
 }
 
 fn client(mut table: Table<'_>) -> Client {
-    table.later(&["events"]);
     let client = Client {
         spot: table.spot.clone(),
         name: table.text("name"),
@@ -140,9 +152,24 @@ fn client(mut table: Table<'_>) -> Client {
         rate: rate(&mut table),
         routes: table.texts("routes"),
         admin: table.flag("admin").or(false),
+        events: events(&mut table),
     };
     table.finish();
     client
+}
+
+fn events(of: &mut Table<'_>) -> Option<Events> {
+    let mut table = of.table("events");
+    let events = Events {
+        spot: table.spot.clone(),
+        url: table.text("url"),
+        secret: table.secret("secret"),
+        types: table.texts("types"),
+        insecure_http: table.flag("insecure_http").or(false),
+    };
+    let is_there = table.is_there();
+    table.finish();
+    is_there.then_some(events)
 }
 
 fn route(mut table: Table<'_>) -> Route {

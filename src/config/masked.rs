@@ -9,6 +9,8 @@ use super::units::{show_duration, show_size};
 use super::{ProviderEntry, Settings};
 use crate::api::Client;
 use crate::dispatch;
+use crate::feedback::Target;
+use crate::model::EventKind;
 use crate::routing::{Budget, HealthSettings, Period, Rate, Route};
 use crate::store;
 use crate::telemetry::Format;
@@ -28,14 +30,36 @@ impl Settings {
             "admin": {
                 "listen": self.admin.listen.to_string(),
                 "open_metrics": self.admin.open_metrics,
+                "events": self.operators.as_ref().map(|operators| json!({
+                    "url": shown_url(&operators.target),
+                    "secret": MASK,
+                    "types": operators.types,
+                })),
             },
             "store": store(&self.store),
-            "clients": self.clients.iter().map(client).collect::<Vec<_>>(),
+            "clients": self.clients.iter().map(|one| self.client(one)).collect::<Vec<_>>(),
             "providers": self.providers.iter().map(provider).collect::<Vec<_>>(),
             "routes": self.routes.iter().map(|route| self.route(route)).collect::<Vec<_>>(),
             "dispatch": dispatch(&self.dispatch),
             "limits": limits(&self.limits),
             "log": { "level": self.log.level, "format": format },
+        })
+    }
+
+    fn client(&self, client: &Client) -> Json {
+        let subscriber = self.subscribers.iter().find(|known| known.client == client.name);
+        json!({
+            "name": client.name,
+            "key": MASK,
+            "keys": client.keys.len(),
+            "rate": client.rate.map(rate),
+            "routes": client.routes,
+            "admin": client.admin,
+            "events": subscriber.map(|subscriber| json!({
+                "url": shown_url(&subscriber.target),
+                "secret": MASK,
+                "types": subscriber.kinds.iter().map(EventKind::word).collect::<Vec<_>>(),
+            })),
         })
     }
 
@@ -72,15 +96,13 @@ fn store(settings: &store::Settings) -> Json {
     })
 }
 
-fn client(client: &Client) -> Json {
-    json!({
-        "name": client.name,
-        "key": MASK,
-        "keys": client.keys.len(),
-        "rate": client.rate.map(rate),
-        "routes": client.routes,
-        "admin": client.admin,
-    })
+/// Without its query, where receivers are sometimes told secrets.
+fn shown_url(target: &Target) -> String {
+    let mut url = target.url.clone();
+    if url.query().is_some() {
+        url.set_query(Some(MASK));
+    }
+    url.to_string()
 }
 
 fn provider(entry: &ProviderEntry) -> Json {
@@ -123,6 +145,7 @@ fn own(value: &Value) -> Json {
     match value {
         Value::Text(text) => json!(text),
         Value::Secret(_) => json!(MASK),
+        Value::Secrets(secrets) => json!(vec![MASK; secrets.len()]),
         Value::List(list) => json!(list),
         Value::Flag(flag) => json!(flag),
     }

@@ -13,6 +13,7 @@
 
 mod check;
 mod error;
+mod events;
 mod file;
 mod masked;
 mod provider;
@@ -41,6 +42,7 @@ use self::read::Table;
 use self::source::unreadable;
 use crate::api::Client;
 use crate::dispatch;
+use crate::feedback::{OperatorTarget, Subscriber};
 use crate::routing::Route;
 use crate::store;
 use crate::telemetry::LogSettings;
@@ -60,6 +62,10 @@ pub struct Settings {
     pub store: store::Settings,
     /// Who may send; none: whoever reaches the listener, which is on loopback then.
     pub clients: Vec<Client>,
+    /// Those of them that are told of their deliveries.
+    pub subscribers: Vec<Subscriber>,
+    /// Where operators are told what happens.
+    pub operators: Option<OperatorTarget>,
     /// By [`crate::routing::ProviderIndex`].
     pub providers: Vec<ProviderEntry>,
     /// At least one: `default` with all providers where the file has none.

@@ -48,19 +48,25 @@ impl ProviderEntry {
     }
 }
 
-impl PartialEq for ProviderEntry {
-    /// Whether a reload would build the same.
-    fn eq(&self, other: &Self) -> bool {
+impl ProviderEntry {
+    /// Whether the same would be built of it: what only the core knows of a
+    /// provider may differ.
+    pub fn builds_the_same(&self, other: &Self) -> bool {
         let of = |entry: &Self| {
             let Context { endpoint, connect_timeout, timeout, connections, max_in_flight, .. } =
                 entry.context.clone();
             (endpoint, connect_timeout, timeout, connections, max_in_flight)
         };
-        self.settings == other.settings
-            && self.kind == other.kind
+        self.kind == other.kind
             && of(self) == of(other)
             && self.context.values == other.context.values
             && self.context.ca == other.context.ca
+    }
+}
+
+impl PartialEq for ProviderEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.builds_the_same(other)
     }
 }
 
@@ -87,7 +93,7 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
     let common = common.map(|(name, field)| {
         (name, field.get().map_or_else(|| spot.missing(name), |at| at.spot.clone()))
     });
-    let endpoint = endpoint(check, written.endpoint);
+    let endpoint = endpoint(check, written.endpoint, plain_http(&written.own));
     let ca_file = written.ca_file.get().map(|path| check.path(&path.value));
     let ca = ca(check, written.ca_file);
     let kind = written.kind?;
@@ -135,18 +141,8 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
 /// else, they are told, so that nobody believes them to work.
 fn warn_of_idle_keys(check: &Check<'_>, id: &str, health: &HealthSettings) {
     let default = HealthSettings::default();
-    let differs = |a: f64, b: f64| (a - b).abs() > f64::EPSILON;
-    let keys = [
-        ("min_samples", health.min_samples != default.min_samples),
-        ("eject_below", differs(health.eject_below, default.eject_below)),
-        ("degraded_below", differs(health.degraded_below, default.degraded_below)),
-        ("recover_above", differs(health.recover_above, default.recover_above)),
-        ("slow_above", health.slow_above != default.slow_above),
-        ("stall_after", health.stall_after != default.stall_after),
-        ("mass_gone_above", differs(health.mass_gone_above, default.mass_gone_above)),
-    ];
-    for (key, _) in keys.iter().filter(|(_, set)| *set) {
-        check.warn(format!("provider {id}: health.{key} has no effect in this release yet"));
+    if health.stall_after != default.stall_after {
+        check.warn(format!("provider {id}: health.stall_after has no effect in this release yet"));
     }
 }
 
@@ -184,6 +180,12 @@ fn values(check: &Check<'_>, own: Vec<Own>) -> Option<Values> {
             Field::Is(At { value: Written::Secret(origin), .. }) => {
                 check.secret(origin, &spot).map(Value::Secret)
             }
+            Field::Is(At { value: Written::Secrets(origins), .. }) => {
+                // All are read, so that all that is wrong is told.
+                let read: Vec<_> =
+                    origins.into_iter().map(|at| check.secret(at.value, &at.spot)).collect();
+                read.into_iter().collect::<Option<_>>().map(Value::Secrets)
+            }
         };
         match value {
             Some(value) => values.insert(setting.name, value),
@@ -193,18 +195,41 @@ fn values(check: &Check<'_>, own: Vec<Own>) -> Option<Values> {
     complete.then_some(values)
 }
 
+/// Whether `endpoint` may be `http:` beyond this machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PlainHttp {
+    Never,
+    /// The kind has the key `insecure_http`, and it is not set.
+    NotAllowed,
+    Allowed,
+}
+
+fn plain_http(own: &[Own]) -> PlainHttp {
+    match own.iter().find(|own| own.setting.name == "insecure_http") {
+        None => PlainHttp::Never,
+        Some(Own { written: Field::Is(At { value: Written::Flag(true), .. }), .. }) => {
+            PlainHttp::Allowed
+        }
+        Some(_) => PlainHttp::NotAllowed,
+    }
+}
+
 /// `Err`: it is wrong, which has been reported.
-fn endpoint(check: &Check<'_>, written: Field<String>) -> Result<Option<Url>, ()> {
+fn endpoint(
+    check: &Check<'_>,
+    written: Field<String>,
+    plain: PlainHttp,
+) -> Result<Option<Url>, ()> {
     let At { value, spot } = match written {
         Field::Absent => return Ok(None),
         Field::Wrong => return Err(()),
         Field::Is(at) => at,
     };
-    check_endpoint(&value).map(Some).map_err(|detail| check.faults.add(&spot, detail))
+    check_endpoint(&value, plain).map(Some).map_err(|detail| check.faults.add(&spot, detail))
 }
 
 /// The text is not shown: what stands before an `@` may be a password.
-fn check_endpoint(text: &str) -> Result<Url, String> {
+fn check_endpoint(text: &str, plain: PlainHttp) -> Result<Url, String> {
     const WANTED: &str = "as in \"https://push.example.com\"";
     let url =
         Url::parse(text).map_err(|error| format!("is no URL ({error}); write it {WANTED}"))?;
@@ -217,10 +242,18 @@ fn check_endpoint(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("must not have a query or fragment; write it {WANTED}"));
     }
-    if url.scheme() == "http" && !is_loopback(&url) {
-        return Err("must be https: plain http is allowed towards this machine only".into());
+    if url.scheme() == "https" || is_loopback(&url) {
+        return Ok(url);
     }
-    Ok(url)
+    match plain {
+        PlainHttp::Allowed => Ok(url),
+        PlainHttp::Never => {
+            Err("must be https: plain http is allowed towards this machine only".into())
+        }
+        PlainHttp::NotAllowed => Err("must be https: plain http is allowed towards this machine \
+                                      only, or anywhere with insecure_http = true"
+            .into()),
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -266,8 +266,34 @@ impl<'a> Table<'a> {
 
     /// A string, `{ env = "NAME" }` or `{ file = "path" }`. The value is never shown.
     pub(super) fn secret(&mut self, key: &'static str) -> Field<Origin> {
-        const WANTED: &str = "a string, { env = \"NAME\" } or { file = \"path\" }";
         let Some((spot, value)) = self.find(key) else { return Field::Absent };
+        self.origin(spot, value)
+    }
+
+    /// One such, or a list of them.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Field<Vec<At<Origin>>> {
+        let Some((spot, value)) = self.find(key) else { return Field::Absent };
+        let DeValue::Array(items) = value else {
+            return match self.origin(spot.clone(), value) {
+                Field::Is(at) => Field::Is(At { value: vec![at], spot }),
+                Field::Absent => Field::Absent,
+                Field::Wrong => Field::Wrong,
+            };
+        };
+        let mut origins = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let spot = Spot { key: format!("{}[{at}]", spot.key), offset: item.span().start };
+            origins.extend(self.origin(spot, item.get_ref()).at());
+        }
+        if origins.len() == items.len() {
+            Field::Is(At { value: origins, spot })
+        } else {
+            Field::Wrong
+        }
+    }
+
+    fn origin(&self, spot: Spot, value: &DeValue<'_>) -> Field<Origin> {
+        const WANTED: &str = "a string, { env = \"NAME\" } or { file = \"path\" }";
         let entries = match value {
             DeValue::String(text) if text.is_empty() => {
                 self.faults.add(&spot, "must not be empty");

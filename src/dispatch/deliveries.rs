@@ -15,7 +15,7 @@ use pushyard_providers::{Outcome, Priority};
 use smallvec::SmallVec;
 
 use crate::clock::{Utc, millis};
-use crate::model::{Body, Durability, Message, MessageId, OnAmbiguous, Progress};
+use crate::model::{Body, DeliveryId, Durability, Message, MessageId, OnAmbiguous, Progress};
 use crate::routing::ProviderIndex;
 
 /// No stub, no entry.
@@ -54,6 +54,8 @@ pub(super) enum Place {
     Timer,
     /// Waiting for another delivery of its collapse key to land.
     Held,
+    /// It may have ended the process before: waiting for its turn to go alone.
+    Suspect,
     /// Settled; its record is on its way to the disk.
     Settled,
     /// Free.
@@ -94,6 +96,10 @@ pub(super) struct Track {
     pub(super) last: Option<(ProviderIndex, Outcome)>,
     /// Taken back while an attempt is in flight.
     pub(super) cancelled: bool,
+    /// The device said that it has it while an attempt is in flight.
+    pub(super) delivered: bool,
+    /// May have ended the process before, and is the only such one that goes now.
+    pub(super) alone: bool,
     /// A newer message of its collapse key has been picked meanwhile.
     pub(super) superseded: bool,
 }
@@ -109,6 +115,8 @@ impl Track {
             repeated: false,
             last: None,
             cancelled: false,
+            delivered: false,
+            alone: false,
             superseded: false,
         }
     }
@@ -309,6 +317,9 @@ pub(super) struct Deliveries {
     expiry: BTreeSet<(u64, EntryRef)>,
     /// (next_at in ms, delivery).
     timers: BTreeSet<(u64, StubRef)>,
+    /// (dispatch_until in ms, delivery) of those that an operator had tried again:
+    /// they have a life of their own.
+    replayed: BTreeSet<(u64, StubRef)>,
     unsettled: u64,
 }
 
@@ -325,6 +336,7 @@ impl Deliveries {
             && self.by_id.is_empty()
             && self.expiry.is_empty()
             && self.timers.is_empty()
+            && self.replayed.is_empty()
             && self.unsettled == 0
     }
 
@@ -346,6 +358,65 @@ impl Deliveries {
         });
         self.expiry.insert((until, EntryRef(at)));
         EntryRef(at)
+    }
+
+    /// When a delivery's life began: with its message's, or with its replay.
+    pub(super) fn not_before(&self, at: StubRef) -> Utc {
+        self.replayed_at(at).unwrap_or_else(|| self.message_of(at).not_before())
+    }
+
+    /// When a delivery's life ends, as its vendor is told.
+    pub(super) fn expires_at(&self, at: StubRef) -> Utc {
+        let entry = self.message_of(at);
+        let ttl = u64::from(entry.ttl_ms);
+        self.replayed_at(at).map_or_else(|| entry.expires_at(), |at| Utc::from_ms(at.ms() + ttl))
+    }
+
+    /// No attempt at a delivery begins from then on; see [`Message::dispatch_until`].
+    pub(super) fn dispatch_until(&self, at: StubRef) -> Utc {
+        let entry = self.message_of(at);
+        match self.replayed_at(at) {
+            Some(at) if entry.now_or_never() => at.plus(Message::NOW_OR_NEVER),
+            Some(_) => self.expires_at(at),
+            None => entry.dispatch_until(),
+        }
+    }
+
+    /// What goes first: a replay is never urgent.
+    pub(super) fn priority(&self, at: StubRef) -> Priority {
+        let priority = self.message_of(at).policy.priority;
+        self.replayed_at(at).map_or(priority, |_| Priority::Normal)
+    }
+
+    fn replayed_at(&self, at: StubRef) -> Option<Utc> {
+        self.stubs[at].track.as_ref()?.progress.replayed_at
+    }
+
+    /// A delivery lives anew, or has ended.
+    pub(super) fn note_replay(&mut self, at: StubRef, lives: bool) {
+        if self.replayed_at(at).is_some() {
+            let until = (self.dispatch_until(at).ms(), at);
+            if lives {
+                self.replayed.insert(until)
+            } else {
+                self.replayed.remove(&until)
+            };
+        }
+    }
+
+    /// A replayed delivery whose life is over, taken out of the calendar.
+    pub(super) fn replay_over(&mut self, now: Utc) -> Option<StubRef> {
+        let (until, at) = *self.replayed.first()?;
+        (until <= now.ms()).then(|| {
+            self.replayed.pop_first();
+            at
+        })
+    }
+
+    /// A delivery that is held in memory, by its place in its message.
+    pub(super) fn find_delivery(&self, id: DeliveryId) -> Option<StubRef> {
+        let message = self.find(id.message())?;
+        self.of_message(message).into_iter().find(|at| self.stubs[*at].n == id.n())
     }
 
     /// Takes a delivery in.
@@ -502,7 +573,8 @@ impl Deliveries {
     pub(super) fn wake_at(&self) -> Option<Utc> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let expiry = self.expiry.first().map(|(at, _)| *at);
-        timer.into_iter().chain(expiry).min().map(Utc::from_ms)
+        let replayed = self.replayed.first().map(|(at, _)| *at);
+        timer.into_iter().chain(expiry).chain(replayed).min().map(Utc::from_ms)
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Situation {
     pub(super) key_alive: bool,
     /// The backend has taken the message back meanwhile.
     pub(super) cancelled: bool,
+    /// The device has said meanwhile that it has it.
+    pub(super) delivered: bool,
     /// A newer message of the same collapse key has been picked meanwhile.
     pub(super) superseded: bool,
     /// The guard against endless repeats is reached with this attempt.
@@ -64,6 +66,9 @@ pub(super) enum Tried {
 
 /// See the module.
 pub(super) fn decide(answer: &Answer, situation: &Situation) -> Verdict {
+    if situation.delivered {
+        return Verdict::Settle(State::Delivered, None);
+    }
     match verdict(answer, situation) {
         // A taken-back delivery ends with its attempt, but for one that was accepted.
         Verdict::Next(_) | Verdict::Repeat(_) if situation.cancelled => {
@@ -96,6 +101,10 @@ fn verdict(answer: &Answer, situation: &Situation) -> Verdict {
             (Part::Provider | Part::Named(_), _) => Tried::WhenUsable,
         }),
         Outcome::Unavailable => Verdict::Next(Tried::NextRound(answer.retry_after)),
+        // One refusal by an origin leaves its key in: only this candidate rests.
+        Outcome::AuthFailed if answer.part.text().starts_with("origin:") => {
+            Verdict::Next(Tried::Rest(MISCONFIGURED_REST))
+        }
         Outcome::AuthFailed => Verdict::Next(Tried::WhenUsable),
         Outcome::Misconfigured => Verdict::Next(Tried::Rest(MISCONFIGURED_REST)),
         Outcome::Ambiguous => ambiguous(answer, situation),
@@ -144,6 +153,7 @@ mod tests {
         repeated: false,
         key_alive: false,
         cancelled: false,
+        delivered: false,
         superseded: false,
         exhausted: false,
         uncertain: false,
@@ -211,6 +221,15 @@ mod tests {
         }
         let sent = Verdict::Settle(State::Sent, None);
         assert_eq!(decide(&Answer::new(Outcome::Accepted), &repeat), sent);
+    }
+
+    #[test]
+    fn a_device_that_has_it_is_believed_whatever_its_vendor_says() {
+        let delivered = Situation { delivered: true, cancelled: true, uncertain: true, ..CALM };
+        for outcome in Outcome::ALL {
+            let verdict = decide(&Answer::new(outcome), &delivered);
+            assert_eq!(verdict, Verdict::Settle(State::Delivered, None), "{outcome}");
+        }
     }
 
     #[test]

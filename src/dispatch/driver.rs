@@ -17,15 +17,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::handle::{Cancelled, Command, Rejected};
+use super::handle::{Cancelled, Command, Received, Reconfigure, Rejected, Replayed};
 use super::tell::tell;
-use super::{AttemptId, Effect, Engine, Event, Fact, Order, Snapshot, Token, cut};
+use super::{AttemptId, Effect, Engine, Event, Fact, Found, Order, Refused, Snapshot, Token, cut};
 use crate::clock::{Clock, Now};
 use crate::feedback::Receipts;
-use crate::model::{Body, MessageId};
+use crate::model::{Body, DeliveryId, MessageId};
 use crate::routing::{Catalog, ProviderIndex};
 use crate::stack::{Attempt, ProviderStack};
-use crate::store::{Flushed, Health, Record, Store};
+use crate::store::{Flushed, Health, Record, Store, StoreError};
 use crate::telemetry::Telemetry;
 
 /// Events of one kind taken in a batch at most, so that no kind starves another.
@@ -40,6 +40,7 @@ pub struct FlushMark {
     upto: AtomicU64,
     broken: std::sync::Mutex<Option<String>>,
     wake: Notify,
+    events: Arc<Notify>,
 }
 
 impl FlushMark {
@@ -47,11 +48,17 @@ impl FlushMark {
     pub fn told(&self, flushed: Flushed) {
         match flushed {
             Flushed::Upto(upto) => self.upto.store(upto, Ordering::Release),
+            Flushed::Events => self.events.notify_one(),
             Flushed::Broken(text) => {
                 *self.broken.lock().expect("no code panics while it holds this lock") = Some(text);
             }
         }
         self.wake.notify_one();
+    }
+
+    /// Notified when events for clients are on disk.
+    pub fn events(&self) -> Arc<Notify> {
+        self.events.clone()
     }
 
     /// Why writing has failed for good, if it has.
@@ -66,8 +73,8 @@ pub struct Parts {
     pub engine: Engine,
     /// From the rest of the house.
     pub commands: mpsc::Receiver<Command>,
-    /// Providers and routes.
-    pub catalog: Arc<Catalog>,
+    /// Providers and routes, as the house sees them.
+    pub catalog: Arc<ArcSwap<Catalog>>,
     /// By provider.
     pub stacks: Vec<ProviderStack>,
     /// Where records go.
@@ -94,7 +101,20 @@ pub struct Parts {
 enum Reply {
     Submit(oneshot::Sender<Result<(), Rejected>>),
     Cancel(oneshot::Sender<Cancelled>),
+    Receipt(oneshot::Sender<Received>),
+    Replay(oneshot::Sender<Replayed>),
+    Operate(oneshot::Sender<Result<(), Refused>>),
     Wait(oneshot::Sender<()>),
+}
+
+/// What they are told.
+enum Told {
+    Submitted(Result<(), Rejected>),
+    Cancelled(Cancelled),
+    Received(Received),
+    Replayed(Replayed),
+    Operated(Result<(), Refused>),
+    Settled,
 }
 
 /// See the module.
@@ -105,17 +125,20 @@ pub struct Driver {
     calls: JoinSet<(AttemptId, Answer)>,
     probes: JoinSet<(ProviderIndex, Answer)>,
     reads: JoinSet<(MessageId, Option<Arc<Body>>)>,
+    looks: JoinSet<(DeliveryId, Option<Box<Found>>)>,
     effects: Vec<Effect>,
     records: Vec<Record>,
     told_upto: u64,
     store_health: Health,
     memos: Vec<Option<String>>,
+    catalog: Arc<Catalog>,
 }
 
 impl Driver {
     /// Takes its parts over; nothing runs yet. `effects` are those of recovery.
     pub fn new(parts: Parts, effects: Vec<Effect>) -> Self {
-        let memos = parts.catalog.providers.iter().map(|built| built.provider.memo()).collect();
+        let catalog = parts.catalog.load_full();
+        let memos = catalog.providers.iter().map(|built| built.provider.memo()).collect();
         Self {
             parts,
             replies: HashMap::new(),
@@ -123,11 +146,13 @@ impl Driver {
             calls: JoinSet::new(),
             probes: JoinSet::new(),
             reads: JoinSet::new(),
+            looks: JoinSet::new(),
             effects,
             records: Vec::new(),
             told_upto: 0,
             store_health: Health::Writable,
             memos,
+            catalog,
         }
     }
 
@@ -150,6 +175,9 @@ impl Driver {
                 Some(answered) = self.calls.join_next() => events.extend(answer(answered)),
                 () = self.parts.flushed.wake.notified() => {}
                 Some(Ok((id, body))) = self.reads.join_next() => events.push(Event::Read(id, body)),
+                Some(Ok((id, found))) = self.looks.join_next() => {
+                    events.push(Event::Found(id, found));
+                }
                 Some(Ok((provider, answer))) = self.probes.join_next() => {
                     events.push(Event::Probed(provider, answer));
                 }
@@ -209,7 +237,7 @@ impl Driver {
         self.parts.engine.pump(now, &mut self.effects);
         let mut moved = false;
         for effect in std::mem::take(&mut self.effects) {
-            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)));
+            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)) | Effect::Catalog(_));
             self.carry_out(effect);
         }
         if moved {
@@ -224,26 +252,38 @@ impl Driver {
         match effect {
             Effect::Write(record) => self.records.push(record),
             Effect::Call(order) => self.call(*order),
-            Effect::Tell(fact) => tell(&fact, &self.parts.catalog, &self.parts.telemetry),
+            Effect::Tell(fact) => tell(&fact, &self.catalog, &self.parts.telemetry),
             Effect::Read(id) => self.read(id),
+            Effect::Look(id) => self.look(id),
             Effect::Probe(provider) => self.probe(provider),
-            // A receiver that is gone does not wait any more.
-            Effect::Accepted(token) => match self.replies.remove(&token) {
-                Some(Reply::Submit(reply)) => drop(reply.send(Ok(()))),
-                Some(Reply::Cancel(_) | Reply::Wait(_)) | None => {}
-            },
-            Effect::Rejected(token, rejected) => match self.replies.remove(&token) {
-                Some(Reply::Submit(reply)) => drop(reply.send(Err(rejected))),
-                Some(Reply::Cancel(_) | Reply::Wait(_)) | None => {}
-            },
-            Effect::Cancelled(token, cancelled) => match self.replies.remove(&token) {
-                Some(Reply::Cancel(reply)) => drop(reply.send(cancelled)),
-                Some(Reply::Submit(_) | Reply::Wait(_)) | None => {}
-            },
-            Effect::Settled(token) => match self.replies.remove(&token) {
-                Some(Reply::Wait(reply)) => drop(reply.send(())),
-                Some(Reply::Submit(_) | Reply::Cancel(_)) | None => {}
-            },
+            Effect::Accepted(token) => self.answer(token, Told::Submitted(Ok(()))),
+            Effect::Rejected(token, rejected) => {
+                self.answer(token, Told::Submitted(Err(rejected)));
+            }
+            Effect::Cancelled(token, cancelled) => self.answer(token, Told::Cancelled(cancelled)),
+            Effect::Received(token, received) => self.answer(token, Told::Received(received)),
+            Effect::Replayed(token, replayed) => self.answer(token, Told::Replayed(replayed)),
+            Effect::Settled(token) => self.answer(token, Told::Settled),
+            Effect::Operated(token, done) => self.answer(token, Told::Operated(done)),
+            Effect::Catalog(catalog) => {
+                self.memos.resize(catalog.providers.len(), None);
+                self.catalog = catalog.clone();
+                self.parts.catalog.store(catalog);
+            }
+        }
+    }
+
+    /// Answers someone who waits. A receiver that is gone does not wait any more.
+    fn answer(&mut self, token: Token, told: Told) {
+        match (self.replies.remove(&token), told) {
+            (Some(Reply::Submit(reply)), Told::Submitted(told)) => drop(reply.send(told)),
+            (Some(Reply::Cancel(reply)), Told::Cancelled(told)) => drop(reply.send(told)),
+            (Some(Reply::Receipt(reply)), Told::Received(told)) => drop(reply.send(told)),
+            (Some(Reply::Replay(reply)), Told::Replayed(told)) => drop(reply.send(told)),
+            (Some(Reply::Operate(reply)), Told::Operated(told)) => drop(reply.send(told)),
+            (Some(Reply::Wait(reply)), Told::Settled) => drop(reply.send(())),
+            // Each token is answered once, and with what it asked for.
+            (Some(_) | None, _) => {}
         }
     }
 
@@ -256,6 +296,24 @@ impl Driver {
             Command::Cancel(id, reply) => {
                 let token = self.token(Reply::Cancel(reply));
                 events.push(Event::Cancel(token, id));
+            }
+            Command::Receipt(id, reply) => {
+                let token = self.token(Reply::Receipt(reply));
+                events.push(Event::Receipt(token, id));
+            }
+            Command::Replay(id, reply) => {
+                let token = self.token(Reply::Replay(reply));
+                events.push(Event::Replay(token, id));
+            }
+            Command::Operate(operation, reply) => {
+                let token = self.token(Reply::Operate(reply));
+                events.push(Event::Operate(token, operation));
+            }
+            Command::Reconfigure(reconfigure, reply) => {
+                let token = self.token(Reply::Operate(reply));
+                let Reconfigure { reconfigured, stacks } = *reconfigure;
+                self.parts.stacks = stacks;
+                events.push(Event::Reconfigured(token, Box::new(reconfigured)));
             }
             Command::Wait(id, reply) => {
                 let token = self.token(Reply::Wait(reply));
@@ -278,7 +336,7 @@ impl Driver {
     fn call(&mut self, order: Order) {
         let index = order.permit.provider();
         let stack = self.parts.stacks[index.at()].clone();
-        let built = self.parts.catalog.provider(index).clone();
+        let built = self.catalog.provider(index).clone();
         let receipts = self.parts.receipts.clone();
         self.calls.spawn(async move {
             let attempt = order.attempt;
@@ -293,7 +351,7 @@ impl Driver {
                     Err(invalid) => {
                         return Answer::new(Outcome::MessageInvalid)
                             .code(invalid.code)
-                            .detail(&invalid.detail);
+                            .detail(&invalid.to_string());
                     }
                 };
                 let never = order.ttl.is_zero();
@@ -301,6 +359,7 @@ impl Driver {
                     payload,
                     address: recipient.addresses[usize::from(order.address)].clone(),
                     delivery: delivery.uuid(),
+                    reference: recipient.reference.as_deref().map(Into::into),
                     pushyard: receipts.string(delivery),
                     ttl: order.ttl,
                     expires_at: if never { 0 } else { order.expires_at.ms().div_ceil(1000) },
@@ -316,7 +375,7 @@ impl Driver {
     }
 
     fn probe(&mut self, index: ProviderIndex) {
-        let built = self.parts.catalog.provider(index).clone();
+        let built = self.catalog.provider(index).clone();
         let timeout = built.settings.probe.map_or(Duration::from_secs(3), |probe| probe.timeout);
         self.probes.spawn(async move {
             let probe = tokio::time::timeout(timeout, built.provider.probe());
@@ -337,6 +396,16 @@ impl Driver {
         });
     }
 
+    fn look(&mut self, id: DeliveryId) {
+        let store = self.parts.store.clone();
+        self.looks.spawn_blocking(move || {
+            let found = held(&*store, id).inspect_err(|error| {
+                tracing::error!(delivery = %id, %error, "a delivery cannot be looked up");
+            });
+            (id, found.ok().flatten().map(Box::new))
+        });
+    }
+
     /// Attempts that are still in flight are cut: a byte may have left.
     fn cut(&mut self, events: &mut Vec<Event>) {
         self.calls.abort_all();
@@ -354,6 +423,9 @@ impl Driver {
         self.publish(now);
         self.parts.telemetry.flush(now);
         self.parts.telemetry.alarm("clock_step", self.parts.clock.step_held_back());
+        let board = self.parts.engine.board();
+        self.parts.telemetry.alarm("network", board.network_down(now.instant));
+        self.parts.telemetry.alarm("mass_gone", board.mass_gone());
         for (rows, took) in self.parts.store.commit_times() {
             self.parts.telemetry.metrics().committed(rows, took);
         }
@@ -363,7 +435,8 @@ impl Driver {
             self.parts.telemetry.alarm("store", health != Health::Writable);
             events.push(Event::Store(health));
         }
-        for (at, built) in self.parts.catalog.providers.iter().enumerate() {
+        let catalog = self.catalog.clone();
+        for (at, built) in catalog.providers.iter().enumerate() {
             let streams = built.provider.gauge().stream_capacity;
             let streams = streams.and_then(|streams| u32::try_from(streams).ok());
             events.push(Event::Capacity(ProviderIndex(at as u16), streams));
@@ -375,6 +448,14 @@ impl Driver {
             }
         }
     }
+}
+
+/// What the store holds of a delivery.
+fn held(store: &dyn Store, id: DeliveryId) -> Result<Option<Found>, StoreError> {
+    let Some(message) = store.message(id.message())? else { return Ok(None) };
+    let progress = store.progress(id.message())?;
+    let progress = progress.into_iter().find(|(n, _)| *n == id.n()).map(|(_, known)| known);
+    Ok(Some(Found { body: Body::new(message), progress }))
 }
 
 /// A call's answer as an event; a task that was cut has been answered for.

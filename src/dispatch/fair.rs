@@ -78,9 +78,20 @@ pub(super) struct Lane {
     clients: SmallVec<[(ClientIndex, Classes); 1]>,
     /// Deliveries of this shape anywhere; at zero the lane is given up.
     users: usize,
+    /// Planned before the last change: nothing goes from here.
+    stale: bool,
 }
 
 impl Lane {
+    /// Whether it was planned before the last change.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    fn first(&self) -> Option<StubRef> {
+        self.clients.iter().find_map(|(_, of)| of.high.list.first().or(of.normal.list.first()))
+    }
+
     /// How many wait here.
     pub(super) fn len(&self) -> usize {
         self.clients.iter().map(|(_, of)| of.high.list.len() + of.normal.list.len()).sum()
@@ -127,6 +138,8 @@ pub(super) struct Lanes {
     free: Vec<u32>,
     by_shape: HashMap<Arc<Shape>, ShapeIndex>,
     turns: Vec<Turn>,
+    /// Lanes that were planned before the last change.
+    stale: Vec<ShapeIndex>,
 }
 
 impl Lanes {
@@ -142,7 +155,7 @@ impl Lanes {
             return known;
         }
         let shape = Arc::new(shape);
-        let lane = Lane { shape: shape.clone(), clients: SmallVec::new(), users: 1 };
+        let lane = Lane { shape: shape.clone(), clients: SmallVec::new(), users: 1, stale: false };
         let at = match self.free.pop() {
             Some(at) => {
                 self.lanes[at as usize] = Some(lane);
@@ -164,11 +177,17 @@ impl Lanes {
         lane.users -= 1;
         // A handful of shapes carry all traffic; keeping those for good is
         // cheaper than making them again for every message.
-        if lane.users > 0 || !many {
+        if lane.users > 0 || !(many || lane.stale) {
             return;
         }
         let shape = lane.shape.clone();
-        self.by_shape.remove(&shape);
+        if self.by_shape.get(&shape) == Some(&at) {
+            self.by_shape.remove(&shape);
+        }
+        self.give_up(at);
+    }
+
+    fn give_up(&mut self, at: ShapeIndex) {
         self.lanes[at.0 as usize] = None;
         self.free.push(at.0);
         for turn in &mut self.turns {
@@ -176,6 +195,39 @@ impl Lanes {
                 lanes.retain(|other| *other != at);
             }
         }
+    }
+
+    /// Providers have come.
+    pub(super) fn grow(&mut self, providers: usize) {
+        self.turns.resize_with(providers, Turn::default);
+    }
+
+    /// What was planned holds no more.
+    pub(super) fn make_stale(&mut self) {
+        self.by_shape.clear();
+        self.stale.clear();
+        for at in (0..self.lanes.len() as u32).map(ShapeIndex) {
+            let Some(lane) = &mut self.lanes[at.0 as usize] else { continue };
+            if lane.users == 0 {
+                self.give_up(at);
+            } else {
+                lane.stale = true;
+                self.stale.push(at);
+            }
+        }
+    }
+
+    /// One that waits in a stale lane.
+    pub(super) fn first_stale(&mut self) -> Option<StubRef> {
+        while let Some(at) = self.stale.last() {
+            let lane = self.lanes[at.0 as usize].as_ref().filter(|lane| lane.stale);
+            if let Some(first) = lane.and_then(Lane::first) {
+                return Some(first);
+            }
+            // Those of it that wait elsewhere are planned anew when they come back.
+            self.stale.pop();
+        }
+        None
     }
 
     /// A lane.
@@ -205,9 +257,12 @@ impl Lanes {
 
     /// Puts a delivery into its lane, behind the others or before them.
     pub(super) fn push(&mut self, deliveries: &mut Deliveries, at: StubRef, end: End) {
-        let entry = deliveries.message_of(at);
-        let (client, priority) = (entry.client, entry.policy.priority);
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let shape = deliveries.stubs[at].shape;
+        let lane = self.lane_mut(shape);
+        if lane.stale && !self.stale.contains(&shape) {
+            self.stale.push(shape);
+        }
         let lane = self.lane_mut(shape);
         let class = lane.classes(client).class(priority);
         match end {
@@ -224,8 +279,7 @@ impl Lanes {
 
     /// Takes a delivery out of its lane.
     pub(super) fn remove(&mut self, deliveries: &mut Deliveries, at: StubRef) {
-        let entry = deliveries.message_of(at);
-        let (client, priority) = (entry.client, entry.policy.priority);
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let shape = deliveries.stubs[at].shape;
         let lane = self.lane_mut(shape);
         lane.classes(client).class(priority).list.remove(&mut deliveries.stubs, at);
@@ -275,8 +329,8 @@ impl Lanes {
         for _ in 0..count {
             let shape = *self.turns[provider.at()].lanes.get(&client)?.front()?;
             let peeked = self.peek(deliveries, shape, client, now);
-            let lane_shape = self.lane(shape).shape.clone();
-            let found = peeked.filter(|at| wanted(*at, &lane_shape));
+            let (lane_shape, stale) = (self.lane(shape).shape.clone(), self.lane(shape).stale);
+            let found = peeked.filter(|at| !stale && wanted(*at, &lane_shape));
             if let Some(lanes) = self.turns[provider.at()].lanes.get_mut(&client)
                 && found.is_none()
             {
@@ -306,7 +360,7 @@ impl Lanes {
         }
         let class = classes.class(classes.turn());
         let oldest = class.list.first()?;
-        let waited = now.since(deliveries.message_of(oldest).not_before());
+        let waited = now.since(deliveries.not_before(oldest));
         if waited > BACKLOG && class.fresh_in_row < FRESH_SHARE {
             class.list.last()
         } else {
@@ -322,8 +376,7 @@ impl Lanes {
         at: StubRef,
         provider: ProviderIndex,
     ) {
-        let entry = deliveries.message_of(at);
-        let (client, priority) = (entry.client, entry.policy.priority);
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let classes = self.lane_mut(deliveries.stubs[at].shape).classes(client);
         classes.high_in_row = match priority {
             Priority::High => classes.high_in_row.saturating_add(1),
@@ -367,7 +420,7 @@ impl Lanes {
                     [(Priority::High, &classes.high), (Priority::Normal, &classes.normal)]
                 {
                     let Some(first) = class.list.first() else { continue };
-                    let since = deliveries.message_of(first).not_before();
+                    let since = deliveries.not_before(first);
                     match oldest
                         .iter_mut()
                         .find(|(route, p, _)| *route == lane.shape.route && *p == priority)

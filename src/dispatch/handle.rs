@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{Body, MessageId, Progress};
+use super::{Operation, Reconfigured, Refused};
+use crate::model::{Body, DeliveryId, MessageId, Progress};
+use crate::stack::ProviderStack;
 
 /// A request to the dispatcher.
 #[derive(Debug)]
@@ -14,6 +16,14 @@ pub enum Command {
     Submit(Arc<Body>, oneshot::Sender<Result<(), Rejected>>),
     /// Take back what is not yet sent.
     Cancel(MessageId, oneshot::Sender<Cancelled>),
+    /// A device says that it has a delivery.
+    Receipt(DeliveryId, oneshot::Sender<Received>),
+    /// An operator orders something.
+    Operate(Operation, oneshot::Sender<Result<(), Refused>>),
+    /// Go on with another configuration.
+    Reconfigure(Box<Reconfigure>, oneshot::Sender<Result<(), Refused>>),
+    /// Try a dead delivery again.
+    Replay(DeliveryId, oneshot::Sender<Replayed>),
     /// Tell when the message's last delivery has settled.
     Wait(MessageId, oneshot::Sender<()>),
     /// Tell of the message's unsettled deliveries.
@@ -44,6 +54,42 @@ pub struct Cancelled {
     pub in_flight: u32,
 }
 
+/// Another configuration, and what the driver calls its providers through.
+pub struct Reconfigure {
+    /// For the engine.
+    pub reconfigured: Reconfigured,
+    /// By provider.
+    pub stacks: Vec<ProviderStack>,
+}
+
+impl std::fmt::Debug for Reconfigure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.reconfigured.fmt(f)
+    }
+}
+
+/// What became of a device's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The delivery is `delivered`, and that is on disk.
+    Noted,
+    /// No such delivery is held, or it has not been sent.
+    Unknown,
+}
+
+/// What became of an operator's wish to have a delivery tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// It waits for its turn, and that is on disk.
+    Queued,
+    /// It is not dead: sent, cancelled, or still being tried.
+    NotDead,
+    /// No such delivery is held.
+    Unknown,
+    /// There is no room for it now.
+    Rejected(Rejected),
+}
+
 /// Speaks to the dispatcher. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
@@ -68,6 +114,38 @@ impl Dispatcher {
     /// Takes back what is not yet sent of a message.
     pub async fn cancel(&self, message: MessageId) -> Cancelled {
         self.ask(|reply| Command::Cancel(message, reply)).await.unwrap_or_default()
+    }
+
+    /// Notes a device's word that it has a delivery; returns when that is on disk.
+    pub async fn receipt(&self, delivery: DeliveryId) -> Received {
+        let answer = self.ask(|reply| Command::Receipt(delivery, reply)).await;
+        answer.unwrap_or(Received::Unknown)
+    }
+
+    /// Has a dead delivery tried again, with a life as long as its first; returns
+    /// when that is on disk.
+    pub async fn replay(&self, delivery: DeliveryId) -> Replayed {
+        let answer = self.ask(|reply| Command::Replay(delivery, reply)).await;
+        answer.unwrap_or(Replayed::Rejected(Rejected::ShuttingDown))
+    }
+
+    /// Carries an operator's order out; returns when it is in force and on disk.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing is changed.
+    pub async fn operate(&self, operation: Operation) -> Result<(), Refused> {
+        let answer = self.ask(|reply| Command::Operate(operation, reply)).await;
+        answer.unwrap_or(Err(Refused::ShuttingDown))
+    }
+
+    /// Goes on with another configuration; returns when no attempt begins under
+    /// the old one any more.
+    ///
+    /// # Errors
+    /// [`Refused::ShuttingDown`].
+    pub async fn reconfigure(&self, reconfigure: Reconfigure) -> Result<(), Refused> {
+        let answer = self.ask(|reply| Command::Reconfigure(Box::new(reconfigure), reply)).await;
+        answer.unwrap_or(Err(Refused::ShuttingDown))
     }
 
     /// Returns when the message's last delivery has settled (at once when it

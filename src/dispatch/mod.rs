@@ -14,13 +14,18 @@ mod driver;
 mod engine;
 mod fair;
 mod handle;
+mod operation;
 mod retry;
 mod settings;
 mod tell;
 
 pub use driver::{Driver, FlushMark, Parts};
 pub use engine::{
-    AttemptId, Effect, Engine, Event, Fact, Order, ProviderView, QueueView, Snapshot, Token, cut,
+    AttemptId, Effect, Engine, Event, Fact, Found, Order, ProviderView, QueueView, Reconfigured,
+    Snapshot, Token, cut,
 };
-pub use handle::{Cancelled, Command, Dispatcher, Rejected, retry_after};
+pub use handle::{
+    Cancelled, Command, Dispatcher, Received, Reconfigure, Rejected, Replayed, retry_after,
+};
+pub use operation::{Operation, Refused, Wish};
 pub use settings::{Limits, Settings};

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -23,6 +23,14 @@ impl Receipts {
     /// From the server's key, which is the store's.
     pub fn new(key: &[u8; 32]) -> Self {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, key) }
+    }
+
+    /// Whether this is the delivery's secret. Takes the same time for every wrong
+    /// one of the right length.
+    pub fn knows(&self, delivery: DeliveryId, secret: &str) -> bool {
+        let string = self.string(delivery);
+        let known = string.rsplit('.').next().unwrap_or_default();
+        constant_time::verify_slices_are_equal(known.as_bytes(), secret.as_bytes()).is_ok()
     }
 
     /// The string for a delivery.
@@ -47,5 +55,10 @@ mod tests {
         assert!(one.starts_with("0197f000-0000-7000-8000-000000000001."));
         assert_ne!(one, two);
         assert_eq!(one, Receipts::new(&[1; 32]).string(delivery));
+        let (_, secret) = one.split_once('.').unwrap();
+        assert!(Receipts::new(&[1; 32]).knows(delivery, secret));
+        for wrong in ["", "x", &secret[1..], &two[37..], &format!("{secret}x")] {
+            assert!(!Receipts::new(&[1; 32]).knows(delivery, wrong), "{wrong}");
+        }
     }
 }

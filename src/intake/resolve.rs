@@ -147,18 +147,20 @@ fn encode(
         }
         encoded.push((built.serial, payload));
     }
-    let told = |(kind, invalid): (&str, Invalid)| {
+    let told = |kind: &str, invalid: &Invalid| {
         format!("{kind} cannot take this message: {} ({})", invalid.detail, invalid.code)
     };
     if encoded.iter().all(|(_, payload)| payload.is_err()) {
         let fault = |(kind, invalid): (&'static str, Invalid)| Fault {
-            pointer: String::new(),
             code: invalid.code,
-            detail: told((kind, invalid)),
+            detail: told(kind, &invalid),
+            pointer: invalid.pointer,
         };
         return Err(refused.into_iter().map(fault).collect());
     }
-    let warning =
-        |refusal| Warning { pointer: String::new(), detail: told(refusal) + "; it is left out" };
+    let warning = |(kind, invalid): (&'static str, Invalid)| Warning {
+        detail: told(kind, &invalid) + "; it is left out",
+        pointer: invalid.pointer,
+    };
     Ok((encoded, refused.into_iter().map(warning).collect()))
 }

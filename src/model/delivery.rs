@@ -201,8 +201,12 @@ pub struct Progress {
     pub rounds: u16,
     /// Attempts whose end is unknown.
     pub ambiguous: u16,
-    /// Unclean ends of the process at which it was in flight.
+    /// Unclean ends of the process in a row at which it was in flight.
     pub crashes: u8,
+    /// Those of them at which it was the only suspect in flight.
+    pub alone: u8,
+    /// When an operator had it tried again: its life began anew then.
+    pub replayed_at: Option<Utc>,
     /// Candidates that are not tried again for this delivery.
     pub excluded: Vec<Excluded>,
     /// When its state last changed.
@@ -227,6 +231,8 @@ impl Progress {
             rounds: 0,
             ambiguous: 0,
             crashes: 0,
+            alone: 0,
+            replayed_at: None,
             excluded: Vec::new(),
             at,
         }

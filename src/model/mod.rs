@@ -3,10 +3,12 @@
 
 mod body;
 mod delivery;
+mod event;
 mod id;
 mod message;
 
 pub use body::{Body, Encoded};
 pub use delivery::{Attempt, Excluded, Progress, Reason, State, message_state};
+pub use event::{DeliveryEvent, EventId, EventKind, EventKinds};
 pub use id::{DeliveryId, IdGenerator, MAX_DELIVERIES, MessageId};
 pub use message::{Durability, Idempotency, Message, OnAmbiguous, Recipient, Unresolved, Warning};

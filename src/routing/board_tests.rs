@@ -1,12 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pushyard_providers::{Answer, Outcome, Part};
+use pushyard_providers::{Answer, Outcome, Part, Processed};
 
 use super::{Board, Ended, KeyIndex, Keys, LeftOut, Permit, Remembered};
 use crate::clock::{Clock, Now};
 use crate::routing::testing::{catalog, settings};
-use crate::routing::{Cause, ProviderIndex, ProviderSettings, Rate, Status};
+use crate::routing::{Cause, GoneVerdict, ProviderIndex, ProviderSettings, Rate, Status};
 
 const S: Duration = Duration::from_secs(1);
 const P: ProviderIndex = ProviderIndex(0);
@@ -15,6 +15,8 @@ const P: ProviderIndex = ProviderIndex(0);
 struct Desk {
     board: Board,
     now: Now,
+    /// Whom a call goes to.
+    address: u64,
 }
 
 impl Desk {
@@ -24,7 +26,8 @@ impl Desk {
 
     fn of(settings: ProviderSettings) -> Self {
         let now = Clock::default().now();
-        Self { board: Board::new(&catalog(vec![settings], Vec::new()), now.instant), now }
+        let board = Board::new(&catalog(vec![settings], Vec::new()), now.instant);
+        Self { board, now, address: 7 }
     }
 
     fn whole(&self) -> Keys {
@@ -42,7 +45,7 @@ impl Desk {
     }
 
     fn answer(&mut self, permit: &Permit, keys: &Keys, answer: &Answer) {
-        let ended = Ended { permit, keys, answer, elapsed: S / 10, address: 7 };
+        let ended = Ended { permit, keys, answer, elapsed: S / 10, address: self.address };
         self.board.answered(&ended, self.now, &mut || 0.0);
     }
 
@@ -250,4 +253,130 @@ fn a_provider_from_which_no_permit_comes_back_is_known_to_be_full() {
     desk.pass(S);
     desk.admit(&keys).unwrap();
     assert_eq!(desk.board.full(P, desk.now.instant), Some((desk.now.instant, 0)));
+}
+
+#[test]
+fn misconfigured_ejects_after_three_addresses_without_an_accepted_between() {
+    let wrong = || Answer::new(Outcome::Misconfigured);
+    for (addresses, answer, accepted_at, ejected) in [
+        (&[1, 2, 3][..], wrong(), None, true),
+        (&[1, 2, 2, 1][..], wrong(), None, false),
+        (&[1, 2, 3][..], wrong(), Some(2), false),
+        (&[1, 2, 3, 4][..], wrong().about(Part::Device), None, false),
+    ] {
+        let mut desk = Desk::new();
+        let keys = desk.whole();
+        for (n, address) in addresses.iter().enumerate() {
+            if accepted_at == Some(n) {
+                desk.call(&keys, &Answer::new(Outcome::Accepted));
+            }
+            desk.address = *address;
+            desk.call(&keys, &answer);
+        }
+        let cause = match desk.status(keys[0]) {
+            Status::Ejected { cause, .. } => Some(cause),
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => None,
+        };
+        let expected = ejected.then_some(Cause::Misconfigured);
+        assert_eq!(cause, expected, "{addresses:?} {:?}", answer.part);
+    }
+}
+
+#[test]
+fn a_credential_bound_to_an_origin_is_out_after_three_of_its_addresses() {
+    let mut desk = Desk::new();
+    let part = Part::origin("https://push.example");
+    let key = desk.board.key(P, &part, desk.now.instant);
+    let keys = Keys::from_slice(&[desk.board.lane(P).key, key]);
+    for address in [1, 2] {
+        desk.address = address;
+        desk.call(&keys, &Answer::new(Outcome::AuthFailed).about(part.clone()));
+        assert_eq!(desk.why(&keys), None, "address {address}");
+    }
+    desk.address = 3;
+    desk.call(&keys, &Answer::new(Outcome::AuthFailed).about(part.clone()));
+    assert!(matches!(desk.status(key), Status::Ejected { cause: Cause::Auth, .. }));
+    assert_eq!(desk.why(&desk.whole()), None, "other origins go on");
+}
+
+#[test]
+fn when_most_devices_are_gone_nothing_is_believed_and_the_key_is_ejected() {
+    let mut desk = Desk::new();
+    let (keys, gone) = (desk.app("shop"), Answer::new(Outcome::AddressGone).about(Part::Device));
+    for address in 0..19 {
+        desk.address = address;
+        desk.call(&keys, &gone);
+        let verdict = desk.board.gone(P, &keys, address, desk.now.instant);
+        assert_eq!((verdict, desk.board.mass_gone()), (GoneVerdict::Hold, false), "{address}");
+    }
+    desk.call(&keys, &gone);
+    assert_eq!(desk.board.gone(P, &keys, 19, desk.now.instant), GoneVerdict::Refuse);
+    assert!(desk.board.mass_gone(), "someone should look");
+    assert!(matches!(desk.status(keys[1]), Status::Ejected { cause: Cause::Misconfigured, .. }));
+    assert_eq!(desk.why(&desk.whole()), None, "other apps go on");
+    assert_eq!(desk.board.take_confirmed(), []);
+}
+
+#[test]
+fn an_address_that_was_held_comes_back_when_its_key_has_proved_good() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    desk.call(&keys, &Answer::new(Outcome::AddressGone).about(Part::Device));
+    assert_eq!(desk.board.gone(P, &keys, 7, desk.now.instant), GoneVerdict::Hold);
+    for _ in 0..18 {
+        desk.call(&keys, &Answer::new(Outcome::Accepted));
+        assert_eq!(desk.board.take_confirmed(), []);
+    }
+    desk.call(&keys, &Answer::new(Outcome::Accepted));
+    assert_eq!(desk.board.take_confirmed(), [(P, 7)]);
+    assert_eq!(desk.board.take_confirmed(), []);
+    desk.call(&keys, &Answer::new(Outcome::AddressGone).about(Part::Device));
+    assert_eq!(desk.board.gone(P, &keys, 8, desk.now.instant), GoneVerdict::Mark);
+}
+
+#[test]
+fn our_own_network_is_down_when_no_provider_with_traffic_can_be_reached() {
+    let unreachable = Answer::new(Outcome::Unavailable).processed(Processed::No).code("dns");
+    let refused = Answer::new(Outcome::Unavailable).code("503");
+    let accepted = Answer::new(Outcome::Accepted);
+    for (answers, wait, down) in [
+        ([Some(&unreachable), Some(&unreachable)], 0, true),
+        ([Some(&unreachable), Some(&unreachable)], 31, false),
+        ([Some(&unreachable), Some(&accepted)], 0, false),
+        ([Some(&unreachable), Some(&refused)], 0, false),
+        ([Some(&unreachable), None], 0, false),
+        ([None, None], 0, false),
+    ] {
+        let now = Clock::default().now();
+        let providers = vec![settings("p"), settings("q")];
+        let mut board = Board::new(&catalog(providers, Vec::new()), now.instant);
+        for (n, answer) in answers.iter().enumerate() {
+            let Some(answer) = answer else { continue };
+            let index = ProviderIndex(n as u16);
+            let keys = Keys::from_slice(&[board.lane(index).key]);
+            let permit = board.admit(index, &keys, false, now.instant).unwrap();
+            let ended = Ended { permit: &permit, keys: &keys, answer, elapsed: S, address: 7 };
+            board.answered(&ended, now, &mut || 0.0);
+        }
+        assert_eq!(board.network_down(now.instant + S * wait), down, "{answers:?} {wait}");
+    }
+}
+
+#[test]
+fn a_pause_is_up_to_a_tenth_longer_than_asked_for() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    let (permit, answer) = (desk.admit(&keys).unwrap(), throttled(Some(20 * S)));
+    let ended =
+        Ended { permit: &permit, keys: &keys, answer: &answer, elapsed: S / 10, address: 7 };
+    desk.board.answered(&ended, desk.now, &mut || 1.0);
+    assert_eq!(desk.board.wake_at(desk.now.instant), Some(desk.now.instant + 22 * S));
+}
+
+#[test]
+fn each_ejection_of_a_provider_halves_its_limit() {
+    let mut desk = Desk::new();
+    let keys = desk.whole();
+    desk.call(&keys, &Answer::new(Outcome::AuthFailed));
+    assert_eq!(desk.board.lane(P).limit.get(), 10);
 }

@@ -33,6 +33,11 @@ impl Spending {
         Self { budget, ..Self::default() }
     }
 
+    /// Another budget; what was spent in a period of the same kind stays spent.
+    pub fn set_budget(&mut self, budget: Option<Budget>) {
+        self.budget = budget;
+    }
+
     /// An accepted call.
     pub fn spend(&mut self, cost: f64, now: Utc) {
         let Some(budget) = self.budget.filter(|_| cost > 0.0) else { return };

@@ -17,6 +17,8 @@ pub struct Built {
     pub provider: Arc<dyn Provider>,
     /// Counts the providers built by this process: names this one for good.
     pub serial: u64,
+    /// The configuration has it no more; its place is kept for what is in flight.
+    pub retired: bool,
 }
 
 /// All providers and routes.
@@ -36,7 +38,8 @@ impl Catalog {
 
     /// The provider of this id.
     pub fn by_id(&self, id: &str) -> Option<ProviderIndex> {
-        let at = self.providers.iter().position(|built| &*built.settings.id == id)?;
+        let is = |built: &Built| !built.retired && &*built.settings.id == id;
+        let at = self.providers.iter().position(is)?;
         u16::try_from(at).ok().map(ProviderIndex)
     }
 
@@ -57,6 +60,7 @@ impl Catalog {
     pub fn gauges(&self) -> Vec<(Arc<str>, Gauge)> {
         self.providers
             .iter()
+            .filter(|built| !built.retired)
             .map(|built| (built.settings.id.clone(), built.provider.gauge()))
             .collect()
     }
@@ -65,7 +69,8 @@ impl Catalog {
     /// kind, binding, app and region match.
     pub fn serves(&self, index: ProviderIndex, recipient: &Recipient, address: &Address) -> Serves {
         let Built { settings, provider, .. } = self.provider(index);
-        if settings.kind != address.kind().name
+        if self.provider(index).retired
+            || settings.kind != address.kind().name
             || address.provider().is_some_and(|id| id != &*settings.id)
         {
             return Serves::OtherKind;

@@ -1,6 +1,7 @@
 //! The health of one key: a provider as a whole, or one part of it.
 //!
-//! A circuit breaker with three positions. Closed (`healthy`): everything goes.
+//! A circuit breaker with three positions. Closed (`healthy`, or `degraded` when
+//! it answers badly or slowly and better tiers should give less): everything goes.
 //! Open (`ejected`): nothing goes until its time is over, or until probes show
 //! the provider alive. Half open (`probing`): one delivery at a time is sent as a
 //! canary; some in a row that succeed close it, with a slow start, and one that
@@ -35,6 +36,10 @@ const PROBES_TO_PROBATION: u32 = 2;
 /// Failed probes that eject a provider which shows no passive success.
 const PROBES_TO_EJECT: u32 = 3;
 const QUIET_BEFORE_PROBE_EJECTS: Duration = Duration::from_secs(30);
+/// Degraded keys must have been good for this long.
+const GOOD_BEFORE_HEALTHY: Duration = Duration::from_secs(30);
+/// ... and quicker than this share of `slow_above`, or they would flap around it.
+const QUICK_SHARE: f64 = 0.8;
 
 /// Why a key was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +48,8 @@ pub enum Cause {
     Consecutive,
     /// Too few successes.
     Ratio,
+    /// Too slow; degrades, and never ejects.
+    Latency,
     /// Silence.
     Stall,
     /// The credential was refused.
@@ -61,6 +68,7 @@ impl Cause {
         match self {
             Self::Consecutive => "consecutive",
             Self::Ratio => "ratio",
+            Self::Latency => "latency",
             Self::Stall => "stall",
             Self::Auth => "auth",
             Self::Misconfigured => "misconfigured",
@@ -72,7 +80,7 @@ impl Cause {
     /// Whether waiting may mend it; a credential or a configuration needs a person.
     pub const fn transient(self) -> bool {
         match self {
-            Self::Consecutive | Self::Ratio | Self::Stall | Self::Probe => true,
+            Self::Consecutive | Self::Ratio | Self::Latency | Self::Stall | Self::Probe => true,
             Self::Auth | Self::Misconfigured | Self::Operator => false,
         }
     }
@@ -84,6 +92,13 @@ pub enum Status {
     /// Closed; in slow start since `ramp`, if that is not over.
     Healthy {
         /// When probation ended.
+        ramp: Option<Instant>,
+    },
+    /// Closed, but it answers badly (`Ratio`) or slowly (`Latency`).
+    Degraded {
+        /// Which of the two.
+        cause: Cause,
+        /// When probation ended, if the slow start is not over.
         ramp: Option<Instant>,
     },
     /// Open.
@@ -124,6 +139,8 @@ pub struct Health {
     row_began: Instant,
     latest: VecDeque<bool>,
     last_success: Option<Instant>,
+    /// While degraded: since when it has been good again.
+    good_since: Option<Instant>,
     /// Ejections in a row, the one now included.
     ejections: u32,
     /// When the last of them was forgotten.
@@ -145,6 +162,7 @@ impl Health {
             row_began: now,
             latest: VecDeque::with_capacity(LATEST),
             last_success: None,
+            good_since: None,
             ejections: 0,
             forgot: now,
             canary_in_flight: false,
@@ -180,7 +198,7 @@ impl Health {
 
     /// The weight that slow start leaves: 0.1 rising to 1.
     pub fn ramp(&self, now: Instant) -> f64 {
-        let Status::Healthy { ramp: Some(began) } = self.status else { return 1.0 };
+        let Some(began) = self.ramp_began() else { return 1.0 };
         let whole = self.settings.slow_start.as_secs_f64();
         if whole <= 0.0 {
             return 1.0;
@@ -188,10 +206,28 @@ impl Health {
         (now.saturating_duration_since(began).as_secs_f64() / whole).clamp(RAMP_START, 1.0)
     }
 
+    /// How much of a tier's load it can carry, 0..1: all when healthy, its
+    /// success ratio when degraded, both less in slow start; nothing else.
+    /// Whoever is on probation is asked for its gate, and counts in full.
+    pub fn availability(&self, now: Instant) -> f64 {
+        let share = match self.status {
+            Status::Degraded { .. } => self.window.counts(now).ratio(),
+            Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => 1.0,
+        };
+        share * self.ramp(now)
+    }
+
+    fn ramp_began(&self) -> Option<Instant> {
+        match self.status {
+            Status::Healthy { ramp } | Status::Degraded { ramp, .. } => ramp,
+            Status::Ejected { .. } | Status::Probing { .. } => None,
+        }
+    }
+
     /// Whether a delivery may go: freely, as a canary, or not.
     pub fn gate(&self, now: Instant) -> Gate {
         match self.status {
-            Status::Healthy { .. } => Gate::Open,
+            Status::Healthy { .. } | Status::Degraded { .. } => Gate::Open,
             Status::Ejected { .. } => Gate::Closed,
             Status::Probing { .. } => self.canary_gate(now),
         }
@@ -203,9 +239,10 @@ impl Health {
     pub fn gate_in_panic(&self, now: Instant) -> Gate {
         match self.status {
             Status::Ejected { cause, .. } if cause.transient() => self.canary_gate(now),
-            Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => {
-                self.gate(now)
-            }
+            Status::Healthy { .. }
+            | Status::Degraded { .. }
+            | Status::Ejected { .. }
+            | Status::Probing { .. } => self.gate(now),
         }
     }
 
@@ -222,7 +259,7 @@ impl Health {
     /// A call begins; says whether it is a canary, which its end must repeat.
     pub fn begin(&mut self, now: Instant) -> bool {
         match self.status {
-            Status::Healthy { .. } => false,
+            Status::Healthy { .. } | Status::Degraded { .. } => false,
             Status::Ejected { .. } | Status::Probing { .. } => {
                 self.canary_in_flight = true;
                 self.next_canary = now + CANARY_SPACING;
@@ -237,19 +274,22 @@ impl Health {
         self.canary_in_flight &= !canary;
     }
 
-    /// A call showed the key alive. Only canaries move the breaker: calls that
+    /// A call showed the key alive, after `elapsed`. Only canaries move the breaker: calls that
     /// had begun before it opened say nothing of what came after.
-    pub fn success(&mut self, canary: bool, now: Instant) -> Option<Move> {
+    pub fn success(&mut self, canary: bool, elapsed: Duration, now: Instant) -> Option<Move> {
         self.canary_in_flight &= !canary;
-        self.sample(true, now);
+        let slow = self.settings.slow_above;
+        self.window.record_success(elapsed > slow, elapsed > slow.mul_f64(QUICK_SHARE), now);
+        self.remember(true);
         self.row = 0;
         self.last_success = Some(now);
         self.failed_probes = 0;
         match self.status {
             Status::Healthy { .. } => {
                 self.forget_ejections(now);
-                None
+                self.judge(now)
             }
+            Status::Degraded { .. } => self.judge(now),
             // A canary sent in panic: the time need not be waited for.
             Status::Ejected { cause, .. } if canary && cause.transient() => {
                 self.go(Status::Probing { successes: 1, cause }, now)
@@ -259,6 +299,9 @@ impl Health {
                 if !canary {
                     None
                 } else if successes + 1 >= self.settings.canary_successes {
+                    // What came before has been judged; it must not count again.
+                    self.window = Window::new(self.settings.window, now);
+                    self.latest.clear();
                     self.go(Status::Healthy { ramp: Some(now) }, now)
                 } else {
                     self.status = Status::Probing { successes: successes + 1, cause };
@@ -271,17 +314,24 @@ impl Health {
     /// A call failed. `jitter` is a number in 0..1.
     pub fn failure(&mut self, canary: bool, now: Instant, jitter: f64) -> Option<Move> {
         self.canary_in_flight &= !canary;
-        self.sample(false, now);
+        self.window.record(false, now);
+        self.remember(false);
         if self.row == 0 || now.saturating_duration_since(self.row_began) > FAILURES_STALE {
             (self.row, self.row_began) = (0, now);
         }
         self.row += 1;
         match self.status {
-            Status::Healthy { .. } if self.row_ejects(now) => {
-                self.eject(Cause::Consecutive, now, jitter)
+            Status::Healthy { .. } | Status::Degraded { .. } => {
+                if self.row_ejects(now) {
+                    self.eject(Cause::Consecutive, now, jitter)
+                } else if self.ratio_below(self.settings.eject_below, now) {
+                    self.eject(Cause::Ratio, now, jitter)
+                } else {
+                    self.judge(now)
+                }
             }
             Status::Probing { cause, .. } if canary => self.eject(cause, now, jitter),
-            Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => None,
+            Status::Ejected { .. } | Status::Probing { .. } => None,
         }
     }
 
@@ -297,6 +347,11 @@ impl Health {
         let until = now + self.ejection_time(cause, jitter);
         self.row = 0;
         self.go(Status::Ejected { cause, until, good_probes: 0 }, now)
+    }
+
+    /// Other thresholds, from the configuration. What is known stays known.
+    pub fn set_settings(&mut self, settings: HealthSettings) {
+        self.settings = settings;
     }
 
     /// Puts it on probation: a changed credential or configuration, an
@@ -327,10 +382,15 @@ impl Health {
             .last_success
             .is_none_or(|at| now.saturating_duration_since(at) >= QUIET_BEFORE_PROBE_EJECTS);
         match self.status {
-            Status::Healthy { .. } if self.failed_probes >= PROBES_TO_EJECT && quiet => {
+            Status::Healthy { .. } | Status::Degraded { .. }
+                if self.failed_probes >= PROBES_TO_EJECT && quiet =>
+            {
                 self.eject(Cause::Probe, now, jitter)
             }
-            Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => None,
+            Status::Healthy { .. }
+            | Status::Degraded { .. }
+            | Status::Ejected { .. }
+            | Status::Probing { .. } => None,
         }
     }
 
@@ -342,19 +402,39 @@ impl Health {
         if enough && cause != Cause::Operator { self.probation(cause, now) } else { None }
     }
 
-    /// Time passes: an ejection may be over.
+    /// Ejected while our own network was down: that says nothing of the vendor,
+    /// so it is out for the base length whatever came before (Envoy splits errors
+    /// of local origin).
+    pub fn eject_at_base_length(&mut self, jitter: f64) {
+        self.ejections = 1;
+        if let Status::Ejected { cause, .. } = self.status {
+            let base = self.ejection_time(cause, jitter);
+            if let Status::Ejected { until, .. } = &mut self.status {
+                *until = self.since + base;
+            }
+        }
+    }
+
+    /// Time passes: an ejection may be over, a degraded key good for long enough.
     pub fn tick(&mut self, now: Instant) -> Option<Move> {
+        if let Some(began) = self.ramp_began()
+            && now.saturating_duration_since(began) >= self.settings.slow_start
+        {
+            self.end_ramp();
+        }
         match self.status {
             Status::Ejected { cause, until, .. } if now >= until && cause != Cause::Operator => {
                 self.probation(cause, now)
             }
-            Status::Healthy { ramp: Some(began) }
-                if now.saturating_duration_since(began) >= self.settings.slow_start =>
-            {
-                self.status = Status::Healthy { ramp: None };
-                None
-            }
+            Status::Degraded { .. } => self.judge(now),
             Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => None,
+        }
+    }
+
+    fn end_ramp(&mut self) {
+        match &mut self.status {
+            Status::Healthy { ramp } | Status::Degraded { ramp, .. } => *ramp = None,
+            Status::Ejected { .. } | Status::Probing { .. } => {}
         }
     }
 
@@ -362,8 +442,12 @@ impl Health {
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let canary = (self.next_canary > now && !self.canary_in_flight).then_some(self.next_canary);
         match self.status {
-            Status::Healthy { .. } => None,
-            Status::Ejected { cause: Cause::Operator, .. } => None,
+            Status::Healthy { .. } | Status::Ejected { cause: Cause::Operator, .. } => None,
+            // Bad samples leave the window bucket by bucket.
+            Status::Degraded { .. } => {
+                let good = self.good_since.map(|since| since + GOOD_BEFORE_HEALTHY);
+                Some(good.filter(|at| *at > now).unwrap_or(now + self.settings.window / 10))
+            }
             // A panic canary may go earlier.
             Status::Ejected { until, cause, .. } if cause.transient() => {
                 Some(canary.map_or(until, |canary| canary.min(until)))
@@ -379,12 +463,48 @@ impl Health {
         Some(Move { from, to })
     }
 
-    fn sample(&mut self, success: bool, now: Instant) {
-        self.window.record(success, now);
+    fn remember(&mut self, success: bool) {
         if self.latest.len() == LATEST {
             self.latest.pop_front();
         }
         self.latest.push_back(success);
+    }
+
+    fn ratio_below(&self, bound: f64, now: Instant) -> bool {
+        let counts = self.window.counts(now);
+        counts.samples() >= self.settings.min_samples && counts.ratio() < bound
+    }
+
+    /// Healthy or degraded, by the window. The way back has stricter bounds than
+    /// the way down, and takes time: else a key at the bound would flap.
+    fn judge(&mut self, now: Instant) -> Option<Move> {
+        let counts = self.window.counts(now);
+        match self.status {
+            Status::Healthy { ramp } => {
+                let least = self.settings.min_samples;
+                let cause = if self.ratio_below(self.settings.degraded_below, now) {
+                    Cause::Ratio
+                } else if counts.successes >= least && counts.p95_above(counts.slow) {
+                    Cause::Latency
+                } else {
+                    return None;
+                };
+                self.good_since = None;
+                self.go(Status::Degraded { cause, ramp }, now)
+            }
+            Status::Degraded { ramp, .. } => {
+                let good = counts.ratio() >= self.settings.recover_above
+                    && !counts.p95_above(counts.nearly_slow);
+                if !good {
+                    self.good_since = None;
+                    return None;
+                }
+                let since = *self.good_since.get_or_insert(now);
+                let long = now.saturating_duration_since(since) >= GOOD_BEFORE_HEALTHY;
+                if long { self.go(Status::Healthy { ramp }, now) } else { None }
+            }
+            Status::Ejected { .. } | Status::Probing { .. } => None,
+        }
     }
 
     /// Whether the failures in a row are an outage and not bad luck.

@@ -4,13 +4,15 @@
 //!
 //! In reading order: what the configuration says (`settings`), what was built of
 //! it (`catalog`), the state of one key (`window`, `latency`, `limits`,
-//! `health`, `budget`), of all of them (`board`), and the decision (`plan`).
+//! `health`, `gone`, `budget`), of all of them (`board`), and the decision (`plan`).
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod board;
 mod budget;
 mod catalog;
+mod gone;
 mod health;
+mod hold;
 mod latency;
 mod limits;
 mod plan;
@@ -24,7 +26,9 @@ pub use board::{
 };
 pub use budget::{Over, Spending, Spent};
 pub use catalog::{Built, Catalog, Serves};
+pub use gone::GoneVerdict;
 pub use health::{Cause, Gate, Health, Move, Status};
+pub use hold::{Hold, OverrideSpec, Overrides};
 pub use plan::{Ask, Candidate, Own, Plan, Shape, plan};
 pub use settings::{
     Balance, Budget, HealthSettings, Member, Period, ProbeSettings, ProviderIndex,

@@ -5,7 +5,8 @@
 //! from its route and its addresses and are the same for all deliveries of the
 //! same [`Shape`]; what is usable now follows from the [`Board`]. Tiers spill by
 //! health: as long as the better tier's best member is healthy it gets
-//! everything, and what its slow start cannot carry goes to the next tier
+//! everything, and what its slow start or its failures cannot carry goes to the next
+//! tier
 //! (Envoy's priority levels, with its overprovisioning factor of 1.4).
 
 use std::hash::{Hash, Hasher};
@@ -244,10 +245,13 @@ fn sort(
         if tier >= drawn { tier } else { tier + last + 1 }
     };
     let scored: SmallVec<[f64; 8]> =
-        order.iter().map(|n| score(ask, board, candidate(*n), chance)).collect();
+        order.iter().map(|n| score(ask, board, candidate(*n))).collect();
     let mut both: SmallVec<[(u8, f64, u8); 8]> =
         order.iter().zip(scored).map(|(n, score)| (rank(*n), score, *n)).collect();
     both.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+    if ask.shape.balance == Balance::LeastLatency {
+        two_choices(&mut both, chance);
+    }
     order.clear();
     order.extend(both.into_iter().map(|(_, _, n)| n));
 }
@@ -258,7 +262,7 @@ fn draw_tier(ask: &Ask<'_>, board: &Board, usable: &[u8], chance: &mut dyn FnMut
     let mut tiers: SmallVec<[(u8, f64); 4]> = SmallVec::new();
     for n in usable {
         let candidate = &ask.shape.candidates[usize::from(*n)];
-        let availability = board.ramp(&candidate.keys, ask.now);
+        let availability = board.availability(&candidate.keys, ask.now);
         match tiers.last_mut() {
             Some((tier, best)) if *tier == candidate.tier => *best = best.max(availability),
             _ => tiers.push((candidate.tier, availability)),
@@ -289,17 +293,12 @@ fn draw_tier(ask: &Ask<'_>, board: &Board, usable: &[u8], chance: &mut dyn FnMut
 }
 
 /// Smaller is better.
-fn score(
-    ask: &Ask<'_>,
-    board: &Board,
-    candidate: &Candidate,
-    chance: &mut dyn FnMut() -> f64,
-) -> f64 {
+fn score(ask: &Ask<'_>, board: &Board, candidate: &Candidate) -> f64 {
     let weight = candidate.weight * board.ramp(&candidate.keys, ask.now);
     match ask.shape.balance {
         Balance::Weighted => rendezvous(ask.affinity, candidate.provider, weight),
         Balance::RoundRobin => turn(ask, candidate),
-        Balance::LeastLatency => quickness(board, candidate, weight) * two_choices(ask, chance),
+        Balance::LeastLatency => quickness(board, candidate, weight),
         // Money in whole units first, quickness as the tie-break below them.
         // One whose budget is over comes last.
         Balance::Cheapest => {
@@ -320,12 +319,22 @@ fn quickness(board: &Board, candidate: &Candidate, weight: f64) -> f64 {
     rtt * f64::from(lane.in_flight + 1) / weight
 }
 
-/// Power of two choices: of more than two members each has a chance to sit this
-/// draw out, so that the best one is not stampeded on a stale figure. With one
-/// or two members it is plain comparison.
-fn two_choices(ask: &Ask<'_>, chance: &mut dyn FnMut() -> f64) -> f64 {
-    let members = ask.shape.candidates.len() as f64;
-    if members > 2.0 && chance() > 2.0 / members { 1e9 } else { 1.0 }
+/// Power of two choices among the first tier's members, best first: of two drawn
+/// at random the better one goes first. So the best one is not stampeded on a
+/// figure that is out of date, and the worst one gets nothing.
+fn two_choices(sorted: &mut [(u8, f64, u8)], chance: &mut dyn FnMut() -> f64) {
+    let Some((first, _, _)) = sorted.first().copied() else { return };
+    // One of weight 0 is a last resort.
+    let members = sorted.iter().take_while(|(rank, score, _)| *rank == first && *score < f64::MAX);
+    let members = members.count();
+    if members <= 2 {
+        return;
+    }
+    let one = (chance() * members as f64) as usize;
+    // The second among the others.
+    let other = (chance() * (members - 1) as f64) as usize;
+    let other = if other >= one { other + 1 } else { other };
+    sorted[..=one.min(other)].rotate_right(1);
 }
 
 /// Weighted rendezvous hashing: the member with the smallest −ln(u)/weight,

@@ -376,3 +376,35 @@ fn a_spent_budget_takes_a_provider_out_if_hard_and_else_puts_it_last_under_cheap
         assert_eq!(out, hard);
     }
 }
+
+#[test]
+fn of_two_drawn_members_the_quicker_goes_first_and_the_slowest_never() {
+    let tiers: &[&[(u16, f64)]] = &[&[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0)]];
+    let mut desk = Desk::new(Balance::LeastLatency, tiers);
+    desk.pass(60 * S);
+    for (provider, ms) in [(0, 40), (1, 10), (2, 80), (3, 20)] {
+        desk.call(provider, &Answer::new(Outcome::Accepted), S * ms / 1000);
+    }
+    let shares = desk.shares(6_000);
+    // Of the six pairs the quickest is in three, the next best of two, the third of one.
+    for (provider, share) in [(1, 3.0 / 6.0), (3, 2.0 / 6.0), (0, 1.0 / 6.0), (2, 0.0)] {
+        assert!((shares[provider] - share).abs() < 0.03, "{provider}: {shares:?}");
+    }
+}
+
+#[test]
+fn a_degraded_tier_sends_on_what_its_success_ratio_cannot_carry() {
+    // 1.4 × 0.6 = 0.84; with a ratio of 0.72 the first tier still carries all.
+    for (good, bad, first) in [(60, 40, 0.84), (72, 28, 1.0)] {
+        let tiers: &[&[(u16, f64)]] = &[&[(0, 1.0)], &[(1, 1.0)]];
+        let mut desk = Desk::with(Balance::LeastLatency, tiers, |_, settings| {
+            settings.health.consecutive_failures = 1000;
+        });
+        for n in 0..good + bad {
+            let outcome = if n < good { Outcome::Accepted } else { Outcome::Unavailable };
+            desk.call(0, &Answer::new(outcome), S / 10);
+        }
+        let shares = desk.shares(4_000);
+        assert!((shares[0] - first).abs() < 0.03, "{good} good: {shares:?}");
+    }
+}

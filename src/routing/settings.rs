@@ -178,7 +178,8 @@ pub struct Member {
 }
 
 /// How a tier's members share the work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// By weight, and a device stays with its provider.
     Weighted,
@@ -194,6 +195,12 @@ pub enum Balance {
 impl Balance {
     /// The words used in configuration and API.
     pub const WORDS: [&str; 4] = ["weighted", "round_robin", "least_latency", "cheapest"];
+
+    /// The balance of a word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [Self::Weighted, Self::RoundRobin, Self::LeastLatency, Self::Cheapest];
+        all.into_iter().find(|balance| balance.word() == word)
+    }
 
     /// The word used in configuration and API.
     pub const fn word(self) -> &'static str {

@@ -42,11 +42,11 @@ impl Provider for Fake {
     }
 
     fn encode(&self, _: &Push) -> Result<Payload, Invalid> {
-        Err(Invalid { code: "test", detail: String::new() })
+        Err(Invalid::new("test", ""))
     }
 
     fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        Err(Invalid { code: "test", detail: String::new() })
+        Err(Invalid::new("test", ""))
     }
 
     fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {
@@ -103,7 +103,7 @@ pub(super) fn catalog(providers: Vec<ProviderSettings>, routes: Vec<Route>) -> C
             ping_interval: None,
         };
         let provider = Arc::new(Fake(profile));
-        Built { settings: Arc::new(settings), provider, serial: serial as u64 }
+        Built { settings: Arc::new(settings), provider, serial: serial as u64, retired: false }
     };
     Catalog { providers: providers.into_iter().enumerate().map(built).collect(), routes }
 }

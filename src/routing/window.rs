@@ -11,8 +11,7 @@ const BUCKETS: usize = 10;
 struct Bucket {
     /// Which period since the start this bucket counts.
     period: u64,
-    successes: u32,
-    failures: u32,
+    counts: Counts,
 }
 
 /// Counts over the last `length`.
@@ -30,6 +29,10 @@ pub struct Counts {
     pub successes: u32,
     /// Calls that failed.
     pub failures: u32,
+    /// Successes that took longer than the bound above which a key is slow.
+    pub slow: u32,
+    /// Successes that took longer than the bound below which it is quick again.
+    pub nearly_slow: u32,
 }
 
 impl Counts {
@@ -44,6 +47,13 @@ impl Counts {
             return 1.0;
         }
         f64::from(self.successes) / f64::from(self.samples())
+    }
+
+    /// Whether the latency that 95 of 100 successes keep is above the bound of
+    /// `over`. Exact without keeping a latency: it is so when more than one in
+    /// twenty took longer.
+    pub const fn p95_above(self, over: u32) -> bool {
+        over as u64 * 20 > self.successes as u64
     }
 }
 
@@ -63,10 +73,19 @@ impl Window {
             *bucket = Bucket { period, ..Bucket::default() };
         }
         if success {
-            bucket.successes += 1;
+            bucket.counts.successes += 1;
         } else {
-            bucket.failures += 1;
+            bucket.counts.failures += 1;
         }
+    }
+
+    /// Counts a success that ended now, and whether it was slow.
+    pub fn record_success(&mut self, slow: bool, nearly_slow: bool, now: Instant) {
+        self.record(true, now);
+        let period = self.period(now);
+        let counts = &mut self.buckets[(period % BUCKETS as u64) as usize].counts;
+        counts.slow += u32::from(slow);
+        counts.nearly_slow += u32::from(nearly_slow);
     }
 
     /// What happened within the window.
@@ -74,9 +93,11 @@ impl Window {
         let period = self.period(now);
         self.buckets.iter().filter(|bucket| bucket.period + BUCKETS as u64 > period).fold(
             Counts::default(),
-            |sum, bucket| Counts {
-                successes: sum.successes + bucket.successes,
-                failures: sum.failures + bucket.failures,
+            |sum, Bucket { counts, .. }| Counts {
+                successes: sum.successes + counts.successes,
+                failures: sum.failures + counts.failures,
+                slow: sum.slow + counts.slow,
+                nearly_slow: sum.nearly_slow + counts.nearly_slow,
             },
         )
     }
@@ -100,9 +121,18 @@ mod tests {
         window.record(true, start);
         window.record(false, start + Duration::from_secs(10));
         let at = |s| window.counts(start + Duration::from_secs(s));
-        assert_eq!(at(29), Counts { successes: 1, failures: 1 });
-        assert_eq!(at(31), Counts { successes: 0, failures: 1 });
+        assert_eq!(at(29), Counts { successes: 1, failures: 1, ..Counts::default() });
+        assert_eq!(at(31), Counts { failures: 1, ..Counts::default() });
         assert_eq!(at(60), Counts::default());
         assert!((at(60).ratio() - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn p95_is_above_a_bound_when_more_than_one_in_twenty_is() {
+        let counts = Counts { successes: 40, ..Counts::default() };
+        for (over, above) in [(0, false), (2, false), (3, true), (40, true)] {
+            assert_eq!(counts.p95_above(over), above, "{over}");
+        }
+        assert!(!Counts::default().p95_above(0), "nothing is not slow");
     }
 }

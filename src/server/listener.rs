@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::api::{HEADROOM, HeaderLimit, RequestId};
 use crate::dispatch::Limits;
 
 /// HTTP/2 streams of one connection at once.
@@ -34,9 +35,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// When the process has no file descriptor left, a little later it may.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// hyper's own bound of headers, for which it needs no memory of its own.
-const FREE_HEADERS: usize = 100;
 
 /// The least that hyper can bound a header's bytes to.
 const LEAST_HEADER_BYTES: usize = 8192;
@@ -53,7 +51,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
     let connection = Connection {
         http1: Arc::new(builder(limits).http1_only()),
         http2: Arc::new(builder(limits).http2_only()),
-        router,
+        router: router.layer(HeaderLimit::new(&limits)).layer(RequestId),
         limits,
         stop: stop.clone(),
     };
@@ -94,16 +92,14 @@ async fn pause(error: &io::Error) {
 }
 
 fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
-    let header_bytes = limits.max_header_bytes;
+    let header_bytes = limits.max_header_bytes.saturating_mul(HEADROOM as u32);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http1 = builder.http1();
     http1
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
-        .max_buf_size(LEAST_HEADER_BYTES.max(header_bytes as usize));
-    if limits.max_headers != FREE_HEADERS {
-        http1.max_headers(limits.max_headers);
-    }
+        .max_buf_size(LEAST_HEADER_BYTES.max(header_bytes as usize))
+        .max_headers(limits.max_headers.saturating_mul(HEADROOM));
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -248,13 +244,30 @@ mod tests {
     async fn too_many_or_too_large_headers_are_431() {
         let limits = Limits { max_headers: 20, ..quick() };
         let serving = serving(limits).await;
-        let many = "x: y\r\n".repeat(30);
+        let many = "x: y\r\n".repeat(50);
         let large = format!("x: {}\r\n", "y".repeat(40_000));
         for headers in [many, large] {
             let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n");
             let answer = talk(serving.address, request.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn headers_a_little_over_the_bounds_are_431_with_a_request_id_and_no_body() {
+        let limits = Limits { max_headers: 20, ..quick() };
+        let serving = serving(limits).await;
+        let large = format!("x: {}\r\n", "y".repeat(20_000));
+        for headers in ["x: y\r\n".repeat(30), large] {
+            let id = "x-request-id: mine\r\n";
+            let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{id}{headers}\r\n");
+            let answer = talk(serving.address, request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+            assert!(answer.contains("x-request-id: mine\r\n"), "{answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        }
+        let fits = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(15));
+        assert!(talk(serving.address, fits.as_bytes()).await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! first no intake, last the store.
 
 pub mod listener;
+mod reload;
 mod start;
 
 use std::net::SocketAddr;
@@ -9,12 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use self::reload::Reloader;
 use crate::dispatch::FlushMark;
+
 use crate::routing::Catalog;
 use crate::store::Store;
 
@@ -52,7 +57,8 @@ pub struct Server {
     stops: Stops,
     driver: JoinSet<()>,
     listeners: JoinSet<()>,
-    catalog: Arc<Catalog>,
+    catalog: Arc<ArcSwap<Catalog>>,
+    reloader: Arc<Reloader>,
     flushed: Arc<FlushMark>,
     store: Arc<dyn Store>,
 }
@@ -77,6 +83,12 @@ impl Server {
         self.admin
     }
 
+    /// Reads the configuration file again; what is wrong with it is in the log,
+    /// and nothing is changed then.
+    pub async fn reload(&self) {
+        let _ = self.reloader.reload().await;
+    }
+
     /// Not ready; then no new messages; then no new attempts; what is in flight
     /// ends, or is cut when `at_once` is cancelled or its time is over, and is
     /// written down as ambiguous; all is flushed.
@@ -98,7 +110,8 @@ impl Server {
         let last = async { while self.listeners.join_next().await.is_some() {} };
         // Whoever has not read its answer by then will not.
         let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
-        let close = self.catalog.providers.iter().map(|built| built.provider.close());
+        let catalog = self.catalog.load_full();
+        let close = catalog.providers.iter().map(|built| built.provider.close());
         // Vendors hear a good-bye; one that does not listen is left.
         let _ = tokio::time::timeout(FAREWELL, join_all(close)).await;
         let store = self.store.clone();

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::reload::{Present, Reloader};
 use super::{Server, Stops, listener};
 use crate::admin::{self, AdminState};
 use crate::api::{self, ApiState, Authenticator};
 use crate::clock::{Clock, Now};
 use crate::config::{self, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
-use crate::feedback::Receipts;
+use crate::feedback::{self, OutboxParts, Receipts};
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
 use crate::stack::{Meter, ProviderStack, stack};
 use crate::store::{self, Start, Store, embedded};
@@ -31,6 +32,10 @@ const INBOX: usize = 4096;
 /// After an unclean end every attempt is written down before it is made, for
 /// this long (docs/semantics.md, "Poison").
 const CAREFUL: Duration = Duration::from_secs(60);
+
+/// After so many of them within this time, what may have caused them goes alone.
+const SAFE_AFTER: usize = 3;
+const LATELY: Duration = Duration::from_secs(600);
 
 /// Why a router did not start.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub enum StartError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// The system's trust roots cannot be read.
+    TrustRoots(String),
     /// The store cannot be opened.
     Store(embedded::OpenError),
     /// What is stored cannot be read.
@@ -61,6 +68,7 @@ impl fmt::Display for StartError {
                 "{name}.listen: cannot listen on {address}: {error}; \
                  stop what uses that address, or set another one in [{name}]"
             ),
+            Self::TrustRoots(detail) => write!(f, "events cannot be posted: {detail}"),
             Self::Store(error) => error.fmt(f),
             Self::Recover(error) => error.fmt(f),
         }
@@ -90,17 +98,19 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         clock.now(),
         rand::random(),
     );
-    let (engine, effects) = recover(engine, store.clone(), &found, clock.now()).await?;
+    let (engine, effects) = recover(engine, store.clone(), &found, &settings, clock.now()).await?;
     let stops = Stops::default();
+    let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let (commands, inbox) = mpsc::channel(INBOX);
+    let receipts = Arc::new(Receipts::new(&store.server_key()));
     let parts = Parts {
         stacks: stacks(&catalog, &telemetry, &clock),
         engine,
         commands: inbox,
-        catalog: catalog.clone(),
+        catalog: providers.clone(),
         store: store.clone(),
         flushed: flushed.clone(),
-        receipts: Arc::new(Receipts::new(&store.server_key())),
+        receipts: receipts.clone(),
         clock: clock.clone(),
         telemetry: telemetry.clone(),
         snapshot: Arc::default(),
@@ -112,36 +122,91 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let mut driver = JoinSet::new();
     driver.spawn(Driver::new(parts, effects).run());
 
-    let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let authenticator = Arc::new(Authenticator::new(settings.clients.clone(), &clock));
+    let dispatcher = Dispatcher::new(commands);
+    let (subscribers, subscribed) = watch::channel(settings.subscribers.clone());
+    let shown = Arc::new(ArcSwap::from_pointee(settings.masked()));
+    let reloader = Arc::new(Reloader {
+        path: path.to_owned(),
+        clock: clock.clone(),
+        dispatcher: dispatcher.clone(),
+        catalog: providers.clone(),
+        authenticator: authenticator.clone(),
+        shown: shown.clone(),
+        subscribers,
+        telemetry: telemetry.clone(),
+        present: Mutex::new(Present { settings: settings.clone(), leaving: JoinSet::new() }),
+    });
     let api_state = ApiState {
         catalog: providers.clone(),
-        dispatcher: Dispatcher::new(commands),
+        dispatcher: dispatcher.clone(),
         store: store.clone(),
-        clock,
+        receipts,
+        clock: clock.clone(),
         authenticator: authenticator.clone(),
         limits: settings.limits,
         closed: stops.intake.clone(),
         telemetry: telemetry.clone(),
     };
+    let http = feedback::http_client().map_err(StartError::TrustRoots)?;
+    let stop = &stops.listeners;
+    let mut listeners = JoinSet::new();
+    let outbox = OutboxParts {
+        store: store.clone(),
+        http: http.clone(),
+        telemetry: telemetry.clone(),
+        clock: clock.clone(),
+        arrived: flushed.events(),
+    };
+    listeners.spawn(feedback::tell_clients(outbox, subscribed, stop.clone()));
+    if let Some(operators) = settings.operators.clone() {
+        let (telemetry, clock) = (telemetry.clone(), clock.clone());
+        let telling = feedback::tell_operators(operators, http, telemetry, clock, stop.clone());
+        listeners.spawn(telling);
+    }
     let admin_state = AdminState {
-        catalog: providers,
+        catalog: providers.clone(),
         snapshot,
         store: store.clone(),
         telemetry,
         authenticator,
         open_metrics: settings.admin.open_metrics,
-        config: Arc::new(settings.masked()),
+        config: shown,
+        reload: {
+            let reloader = reloader.clone();
+            Arc::new(move || {
+                let reloader = reloader.clone();
+                Box::pin(async move { reloader.reload().await.map_err(|errors| told(&errors)) })
+            })
+        },
         drain: stops.unready.clone(),
+        dispatcher,
+        closed: stops.listeners.clone(),
+        limits: settings.limits,
+        clock,
     };
     let (api_at, admin_at) = (local(&api), local(&admin));
-    let mut listeners = JoinSet::new();
-    let stop = &stops.listeners;
     listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
     let admin_router = admin::router(admin_state);
     listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
     info!(api = %api_at, admin = %admin_at, "ready");
-    Ok(Server { api: api_at, admin: admin_at, stops, driver, listeners, catalog, flushed, store })
+    Ok(Server {
+        api: api_at,
+        admin: admin_at,
+        stops,
+        driver,
+        listeners,
+        catalog: providers,
+        reloader,
+        flushed,
+        store,
+    })
+}
+
+/// The faults of a configuration as the API tells them.
+fn told(errors: &config::Errors) -> Vec<serde_json::Value> {
+    // Strings and numbers always serialise.
+    errors.errors.iter().filter_map(|error| serde_json::to_value(error).ok()).collect()
 }
 
 async fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -185,6 +250,7 @@ fn catalog(settings: &Settings, found: &Start) -> Catalog {
         settings: entry.settings.clone(),
         provider: entry.build(memo(&entry.settings.id)),
         serial: serial as u64,
+        retired: false,
     };
     Catalog {
         providers: settings.providers.iter().enumerate().map(build).collect(),
@@ -192,7 +258,11 @@ fn catalog(settings: &Settings, found: &Start) -> Catalog {
     }
 }
 
-fn stacks(catalog: &Catalog, telemetry: &Arc<Telemetry>, clock: &Arc<Clock>) -> Vec<ProviderStack> {
+pub(super) fn stacks(
+    catalog: &Catalog,
+    telemetry: &Arc<Telemetry>,
+    clock: &Arc<Clock>,
+) -> Vec<ProviderStack> {
     let stack_of = |(at, built): (usize, &Built)| {
         let attempts = telemetry.attempts_of(&built.settings.id);
         let meter = Meter {
@@ -209,14 +279,22 @@ async fn recover(
     mut engine: Engine,
     store: Arc<dyn Store>,
     found: &Start,
+    settings: &Settings,
     now: Now,
 ) -> Result<(Engine, Vec<crate::dispatch::Effect>), StartError> {
     let mut effects = Vec::new();
+    let subscribed = settings.subscribers.iter().map(|one| (one.client.clone(), one.kinds));
+    engine.on(Event::Subscribed(subscribed.collect()), now, &mut effects);
     for (name, value) in &found.notes {
         if name.starts_with("key/")
             && let Ok(remembered) = serde_json::from_slice::<Remembered>(value)
         {
             engine.on(Event::Restored(remembered), now, &mut effects);
+        }
+    }
+    for (name, value) in &found.notes {
+        if ["operator/", "pause/", "override/"].iter().any(|kind| name.starts_with(kind)) {
+            engine.on(Event::Ordered(name.clone(), value.clone()), now, &mut effects);
         }
     }
     for (name, value) in &found.notes {
@@ -227,8 +305,16 @@ async fn recover(
         }
     }
     if !found.clean {
+        let lately = found.unclean_ends.iter().filter(|end| now.utc.since(**end) <= LATELY);
+        let safe = lately.count() >= SAFE_AFTER;
         warn!("the process before did not end in order; writing down every attempt for a minute");
-        engine.on(Event::Careful(CAREFUL), now, &mut effects);
+        if safe {
+            warn!(
+                "it was not the first in {LATELY:?}: deliveries that were in flight each time go \
+                 one at a time"
+            );
+        }
+        engine.on(Event::Careful { time: CAREFUL, safe }, now, &mut effects);
     }
     let reading = tokio::task::spawn_blocking(move || {
         let mut messages = 0_u64;

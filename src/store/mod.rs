@@ -6,6 +6,7 @@
 //! transaction, flushes, and says how far it has come ([`Flushed`]). There is no
 //! gathering timer: what arrives during a commit is the next batch.
 
+mod aside;
 pub mod embedded;
 mod record;
 
@@ -13,8 +14,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, Message, MessageId, Progress};
+use crate::model::{Body, DeliveryEvent, DeliveryId, EventId, Message, MessageId, Progress};
+
+pub use aside::{Action, Actions, DeadFilter, DeadLetter, DeadLetters, OutboxEvent, Write};
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +69,8 @@ pub enum Record {
     Progress(DeliveryId, Arc<Progress>),
     /// The last delivery of a message has settled.
     Settled(MessageId),
+    /// Its client is to be told of this. In the batch of the outcome that it tells.
+    Event(Arc<str>, Box<DeliveryEvent>),
     /// Small state by name: pauses, overrides, when a credential was minted.
     /// `None` removes it.
     Note(String, Option<Vec<u8>>),
@@ -80,6 +87,9 @@ pub struct Intent {
     pub address: u8,
     /// When.
     pub at: Utc,
+    /// Whether it is the only one in flight of those that may have ended the
+    /// process before.
+    pub alone: bool,
 }
 
 /// What the commit loop tells. Given to the function passed when the store is
@@ -88,6 +98,8 @@ pub struct Intent {
 pub enum Flushed {
     /// The first `n` records submitted since the store was opened are on disk.
     Upto(u64),
+    /// Events for clients have been written.
+    Events,
     /// Writing has failed and the store refuses all work until the process is
     /// started anew: after a failed flush nobody can know what is on the disk.
     Broken(String),
@@ -147,6 +159,8 @@ pub struct Figures {
     pub dead_letters: u64,
     /// Records that could not be decoded and are held as raw bytes.
     pub set_aside: u64,
+    /// Events that clients have not been told yet.
+    pub events: u64,
 }
 
 /// Why a read failed.
@@ -174,6 +188,52 @@ impl std::error::Error for StoreError {}
 pub trait Store: Send + Sync + 'static {
     /// Hands records to the commit loop. Does not wait.
     fn submit(&self, records: Vec<Record>);
+
+    /// Hands over what is none of the dispatcher's affair; [`Flushed`] does not
+    /// count it. The receiver resolves when it is on disk, and with an error when
+    /// it will never be.
+    fn write(&self, writes: Vec<Write>) -> oneshot::Receiver<()>;
+
+    /// A client's next events after this one, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn events(
+        &self,
+        client: &str,
+        after: Option<EventId>,
+        most: usize,
+    ) -> Result<Vec<OutboxEvent>, StoreError>;
+
+    /// The clients that events wait for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn event_clients(&self) -> Result<Vec<Arc<str>>, StoreError>;
+
+    /// Dead letters that the filter lets through, the latest accepted first,
+    /// older than `before`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        before: Option<DeliveryId>,
+        most: usize,
+    ) -> Result<DeadLetters, StoreError>;
+
+    /// Whether the delivery is a dead letter.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn is_dead(&self, delivery: DeliveryId) -> Result<bool, StoreError>;
+
+    /// What operators did, the latest first, before the action of this number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn actions(&self, before: Option<u64>, most: usize) -> Result<Actions, StoreError>;
 
     /// A message, while it is kept.
     ///

@@ -14,6 +14,7 @@
 //! The parts that the store itself looks at come first ([`MessageHead`],
 //! [`ProgressHead`]), so that it can read them without decoding the rest.
 
+mod event;
 mod message;
 mod progress;
 #[cfg(test)]
@@ -23,14 +24,23 @@ use postcard::ser_flavors::Flavor;
 use pushyard_providers::{Outcome, Priority};
 use serde::{Deserialize, Serialize};
 
+use self::event::{StoredAction, StoredEvent};
 use self::message::StoredMessage;
 use self::progress::StoredProgress;
-use super::{Intent, StoreError};
+use super::{Action, Intent, OutboxEvent, StoreError};
 use crate::clock::Utc;
-use crate::model::{Durability, Message, MessageId, OnAmbiguous, Progress, Reason, State};
+use crate::model::{
+    DeliveryEvent, Durability, EventId, EventKind, Message, MessageId, OnAmbiguous, Progress,
+    Reason, State,
+};
 
-/// The form that this build writes, and the only one so far.
+/// The form of a record that says nothing uncommon.
 const VERSION: u8 = 1;
+
+/// The same, followed by what is uncommon and was thought of later. Only records
+/// that need it have it, so that the others stay short, and older builds name
+/// what they do not know instead of misreading it.
+const EXTENDED: u8 = 2;
 
 /// Why a record cannot be read; never with its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,12 +94,17 @@ pub(super) fn decode_message_head(bytes: &[u8]) -> Result<MessageHead, Undecodab
 
 /// Adds the record of a delivery's progress to `into`.
 pub(super) fn encode_progress(progress: &Progress, into: &mut Vec<u8>) {
-    encode(&StoredProgress::from(progress), into);
+    encode_with(&StoredProgress::from(progress), progress::More::of(progress).as_ref(), into);
 }
 
 /// A delivery's progress from its record.
 pub(super) fn decode_progress(bytes: &[u8]) -> Result<Progress, Undecodable> {
-    decode::<StoredProgress<'_>>(bytes)?.into_progress()
+    let (stored, more) = decode_with::<StoredProgress<'_>, progress::More>(bytes)?;
+    let mut progress = stored.into_progress()?;
+    if let Some(more) = more {
+        more.add_to(&mut progress);
+    }
+    Ok(progress)
 }
 
 /// The head of the record of a delivery's progress.
@@ -100,40 +115,91 @@ pub(super) fn decode_progress_head(bytes: &[u8]) -> Result<ProgressHead, Undecod
 
 /// Adds an intent's record to `into`.
 pub(super) fn encode_intent(intent: &Intent, into: &mut Vec<u8>) {
-    let Intent { n, provider, address, at } = intent;
-    encode(&StoredIntent { n: *n, provider, address: *address, at: at.ms() }, into);
+    let Intent { n, provider, address, at, alone } = intent;
+    let stored = StoredIntent { n: *n, provider, address: *address, at: at.ms() };
+    encode_with(&stored, alone.then_some(alone), into);
 }
 
 /// An intent from its record.
 pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Undecodable> {
-    let StoredIntent { n, provider, address, at } = decode(bytes)?;
-    Ok(Intent { n, provider: provider.into(), address, at: Utc::from_ms(at) })
+    let (StoredIntent { n, provider, address, at }, alone) = decode_with(bytes)?;
+    let (provider, at) = (provider.into(), Utc::from_ms(at));
+    Ok(Intent { n, provider, address, at, alone: alone.unwrap_or(false) })
+}
+
+/// Adds an event's record to `into`, with what the message says; `None`: it is gone.
+pub(super) fn encode_event(event: &DeliveryEvent, message: Option<&Message>, into: &mut Vec<u8>) {
+    encode(&StoredEvent::of(event, message), into);
+}
+
+/// An event from its record.
+pub(super) fn decode_event(id: EventId, bytes: &[u8]) -> Result<OutboxEvent, Undecodable> {
+    decode::<StoredEvent<'_>>(bytes)?.into_event(id)
+}
+
+/// Adds an operator's action to `into`.
+pub(super) fn encode_action(action: &Action, into: &mut Vec<u8>) {
+    encode(&StoredAction::from(action), into);
+}
+
+/// An operator's action from its record.
+pub(super) fn decode_action(bytes: &[u8]) -> Result<Action, Undecodable> {
+    decode::<StoredAction<'_>>(bytes).map(StoredAction::into_action)
 }
 
 fn encode<T: Serialize>(record: &T, into: &mut Vec<u8>) {
-    into.push(VERSION);
-    postcard::serialize_with_flavor(record, Growing(into))
+    encode_with(record, None::<&()>, into);
+}
+
+fn encode_with<T: Serialize, M: Serialize>(record: &T, more: Option<&M>, into: &mut Vec<u8>) {
+    into.push(if more.is_some() { EXTENDED } else { VERSION });
+    append(record, into);
+    if let Some(more) = more {
+        append(more, into);
+    }
+}
+
+fn append<T: Serialize>(value: &T, into: &mut Vec<u8>) {
+    postcard::serialize_with_flavor(value, Growing(into))
         .expect("a buffer that grows takes all, and every length is known beforehand");
 }
 
 /// Reads the whole of `bytes`: what is left over is damage too.
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Undecodable> {
-    match take(bytes)? {
-        (record, []) => Ok(record),
-        (_, rest) => Err(Undecodable(format!("{} bytes too many", rest.len()))),
+    decode_with::<T, ()>(bytes).map(|(record, _)| record)
+}
+
+fn decode_with<'a, T, M>(bytes: &'a [u8]) -> Result<(T, Option<M>), Undecodable>
+where
+    T: Deserialize<'a>,
+    M: Deserialize<'a>,
+{
+    let (record, rest) = take(bytes)?;
+    let (more, rest) = match bytes.first() {
+        Some(&EXTENDED) => {
+            let (more, rest) = from_postcard(rest)?;
+            (Some(more), rest)
+        }
+        Some(_) | None => (None, rest),
+    };
+    match rest {
+        [] => Ok((record, more)),
+        _ => Err(Undecodable(format!("{} bytes too many", rest.len()))),
     }
 }
 
 fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Undecodable> {
     match bytes.split_first() {
-        Some((&VERSION, bytes)) => {
-            postcard::take_from_bytes(bytes).map_err(|error| Undecodable(error.to_string()))
-        }
-        Some((version, _)) => {
-            Err(Undecodable(format!("version {version}, this build reads {VERSION}")))
-        }
+        Some((&(VERSION | EXTENDED), bytes)) => from_postcard(bytes),
+        Some((version, _)) => Err(Undecodable(format!(
+            "version {version}, this build reads {VERSION} and {EXTENDED}"
+        ))),
         None => Err(Undecodable("empty".to_owned())),
     }
+}
+
+fn from_postcard<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Undecodable> {
+    postcard::take_from_bytes(bytes).map_err(|error| Undecodable(error.to_string()))
 }
 
 /// Writes at the end of a buffer that holds other records already.
@@ -213,6 +279,16 @@ numbers!(outcome_number, outcome_from, Outcome {
     AuthFailed = 5,
     Misconfigured = 6,
     Ambiguous = 7,
+});
+
+numbers!(kind_number, kind_from, EventKind {
+    Sent = 0,
+    Delivered = 1,
+    Failed = 2,
+    Expired = 3,
+    Unknown = 4,
+    Cancelled = 5,
+    AddressGone = 6,
 });
 
 numbers!(priority_number, priority_from, Priority { Normal = 0, High = 1 });

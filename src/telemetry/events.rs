@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use pushyard_providers::{Answer, Outcome};
 use tracing::{debug, error, info, warn};
 
+use super::hub::{Hub, HubEvent};
 use super::metrics::{Attempts, Metrics};
 use crate::clock::{Clock, Now, millis};
 use crate::model::{DeliveryId, Reason, State};
@@ -44,11 +45,34 @@ impl MessageResult {
     }
 }
 
+/// What came of telling a client of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventResult {
+    /// Its server took it.
+    Told,
+    /// It did not; it is tried again.
+    Failed,
+    /// It never did, and is not tried again.
+    Dropped,
+}
+
+impl EventResult {
+    /// The label.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// See the module. One for the process, shared.
 #[derive(Debug)]
 pub struct Telemetry {
     metrics: Metrics,
     clock: Arc<Clock>,
+    hub: Hub,
     bursts: Mutex<HashMap<Failover, Burst>>,
 }
 
@@ -68,14 +92,27 @@ struct Burst {
 }
 
 impl Telemetry {
+    /// The configuration was read again, and taken or refused.
+    pub fn reloaded(&self, taken: bool) {
+        let result = if taken { "ok" } else { "invalid" };
+        self.metrics.config_reloads.with_label_values(&[result]).inc();
+        self.metrics.config_last_reload.set(i64::from(taken));
+    }
+
     /// With all metrics at zero.
     pub fn new(clock: Arc<Clock>) -> Self {
-        Self { metrics: Metrics::default(), clock, bursts: Mutex::default() }
+        let hub = Hub::new(clock.now().utc);
+        Self { metrics: Metrics::default(), clock, hub, bursts: Mutex::default() }
     }
 
     /// The metrics, to scrape and to get handles of.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What operators can watch.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// The handles of one provider's calls.
@@ -88,6 +125,11 @@ impl Telemetry {
         self.metrics.messages.with_label_values(&[client, result.word()]).inc();
     }
 
+    /// A client was told of an event, or was not.
+    pub fn client_event(&self, client: &str, result: EventResult) {
+        self.metrics.client_events.with_label_values(&[client, result.word()]).inc();
+    }
+
     /// A request was answered.
     pub fn request(&self, listener: &str, path: &str, status: u16) {
         let status = status.to_string();
@@ -97,12 +139,32 @@ impl Telemetry {
     /// An alarm goes on or off.
     pub fn alarm(&self, name: &'static str, on: bool) {
         let gauge = self.metrics.alarm.with_label_values(&[name]);
-        if on && gauge.get() == 0 {
+        let was_on = gauge.get() == 1;
+        if on && !was_on {
             error!(alarm = name, "alarm");
-        } else if !on && gauge.get() == 1 {
+        } else if !on && was_on {
             info!(alarm = name, "alarm is over");
         }
+        if on != was_on {
+            let word = |on: bool| Some(if on { "on" } else { "off" }.to_owned());
+            self.publish(HubEvent {
+                name: "alarm",
+                from: word(was_on),
+                to: word(on),
+                reason: Some(name.to_owned()),
+                ..HubEvent::default()
+            });
+        }
         gauge.set(i64::from(on));
+    }
+
+    /// An operator did something; `name` is that of the hub's event.
+    pub fn operator(&self, event: HubEvent) {
+        let by = event.by.as_deref();
+        let (provider, route) = (event.provider.as_deref(), event.route.as_deref());
+        let (what, reason) = (event.to.as_deref(), event.reason.as_deref());
+        info!(by, what, provider, route, reason, "operator");
+        self.publish(event);
     }
 
     /// A delivery has settled.
@@ -155,6 +217,15 @@ impl Telemetry {
         } else {
             info!(provider, part, from, to, reason, "provider state changed");
         }
+        self.publish(HubEvent {
+            name: "provider.state",
+            provider: Some(provider.into()),
+            part: Some(part.to_owned()),
+            from: Some(from.to_owned()),
+            to: Some(to.to_owned()),
+            reason: reason.map(str::to_owned),
+            ..HubEvent::default()
+        });
     }
 
     /// A delivery went to another provider: counted at once, told as a burst.
@@ -179,7 +250,7 @@ impl Telemetry {
             .or_insert(Burst { told: now.checked_sub(BURST).unwrap_or(now), untold: 0 });
         burst.untold += 1;
         if now.saturating_duration_since(burst.told) >= BURST {
-            tell_burst(failover, burst, now);
+            self.tell_burst(failover, burst, now);
         }
     }
 
@@ -189,12 +260,32 @@ impl Telemetry {
         for (failover, burst) in bursts.iter_mut() {
             let due = now.instant.saturating_duration_since(burst.told) >= BURST;
             if burst.untold > 0 && due {
-                tell_burst(failover, burst, now.instant);
+                self.tell_burst(failover, burst, now.instant);
             }
         }
         bursts.retain(|_, burst| {
             now.instant.saturating_duration_since(burst.told) < 60 * BURST || burst.untold > 0
         });
+    }
+
+    fn tell_burst(&self, failover: &Failover, burst: &mut Burst, now: Instant) {
+        let Failover { route, from, to, reason } = failover;
+        let count = burst.untold;
+        warn!(route = &**route, from = &**from, to = &**to, reason, count, "failover");
+        self.publish(HubEvent {
+            name: "failover",
+            route: Some(route.clone()),
+            from: Some(from.to_string()),
+            to: Some(to.to_string()),
+            reason: Some((*reason).to_owned()),
+            count: Some(count),
+            ..HubEvent::default()
+        });
+        *burst = Burst { told: now, untold: 0 };
+    }
+
+    fn publish(&self, event: HubEvent) {
+        self.hub.publish(HubEvent { at: self.clock.now().utc, ..event });
     }
 }
 
@@ -226,11 +317,4 @@ pub struct ProviderMoved<'a> {
     pub to: &'static str,
     /// Why.
     pub reason: Option<&'static str>,
-}
-
-fn tell_burst(failover: &Failover, burst: &mut Burst, now: Instant) {
-    let Failover { route, from, to, reason } = failover;
-    let count = burst.untold;
-    warn!(route = &**route, from = &**from, to = &**to, reason, count, "failover");
-    *burst = Burst { told: now, untold: 0 };
 }

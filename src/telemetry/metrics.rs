@@ -35,6 +35,8 @@ pub struct Metrics {
     pub(super) probes: IntCounterVec,
     pub(super) addresses_gone: IntCounterVec,
     pub(super) http_requests: IntCounterVec,
+    pub(super) client_events: IntCounterVec,
+    events_pending: IntGauge,
     pub(super) alarm: IntGaugeVec,
     provider_state: IntGaugeVec,
     provider_success_ratio: GaugeVec,
@@ -51,6 +53,8 @@ pub struct Metrics {
     store_commits: IntCounter,
     store_bytes: IntGauge,
     dead_letters: IntGauge,
+    pub(super) config_reloads: IntCounterVec,
+    pub(super) config_last_reload: IntGauge,
 }
 
 impl Default for Metrics {
@@ -99,6 +103,12 @@ impl Default for Metrics {
                 "Requests to our listeners, by route template.",
                 &["listener", "path", "status"],
             ),
+            client_events: new.counters(
+                "client_events_total",
+                "Events posted to clients, by what came of it.",
+                &["client", "result"],
+            ),
+            events_pending: new.gauge("events_pending", "Client events not yet delivered."),
             alarm: new.gauges("alarm", "1 while someone should look.", &["name"]),
             provider_state: new.gauges(
                 "provider_state",
@@ -151,16 +161,19 @@ impl Default for Metrics {
             store_commits: new.counter("store_commits_total", "Commits."),
             store_bytes: new.gauge("store_bytes", "Bytes that the store occupies."),
             dead_letters: new.gauge("dead_letters", "What could not be delivered and is kept."),
+            config_reloads: new.counters(
+                "config_reloads_total",
+                "Reloads of the configuration.",
+                &["result"],
+            ),
+            config_last_reload: new
+                .gauge("config_last_reload_success", "Whether the last reload was taken."),
             registry: Registry::new(),
         };
-        // Part of the contract; nothing moves them yet.
-        let reloads =
-            new.counters("config_reloads_total", "Reloads of the configuration.", &["result"]);
         for result in ["ok", "invalid"] {
-            reloads.with_label_values(&[result]);
+            metrics.config_reloads.with_label_values(&[result]);
         }
-        new.gauge("config_last_reload_success", "Whether the last reload was taken.").set(1);
-        new.gauge("events_pending", "Client events not yet delivered.");
+        metrics.config_last_reload.set(1);
         let build = new.gauges("build_info", "1; what is running.", &["version", "revision"]);
         let revision = option_env!("PUSHYARD_REVISION").unwrap_or("unknown");
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
@@ -202,6 +215,7 @@ impl Metrics {
         }
         self.store_bytes.set(signed(now.store_bytes));
         self.dead_letters.set(signed(now.dead_letters));
+        self.events_pending.set(signed(now.events_pending));
         let mut text = Vec::new();
         // Writing into memory cannot fail; a family that cannot be written is left out.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
@@ -240,6 +254,8 @@ pub struct Scrape<'a> {
     pub store_bytes: u64,
     /// What could not be delivered and is kept.
     pub dead_letters: u64,
+    /// Client events not yet delivered.
+    pub events_pending: u64,
 }
 
 /// A provider's gauges.

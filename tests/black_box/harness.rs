@@ -84,6 +84,7 @@ pub(crate) struct Router {
     admin: String,
     log: Arc<Mutex<String>>,
     client: reqwest::Client,
+    key: Option<&'static str>,
 }
 
 /// The binary under test.
@@ -120,7 +121,13 @@ impl Router {
         let ready: Value = serde_json::from_str(ready).unwrap();
         let url = |name: &str| format!("http://{}", ready[name].as_str().unwrap());
         let client = client();
-        Self { child, api: url("api"), admin: url("admin"), log, client }
+        Self { child, api: url("api"), admin: url("admin"), log, client, key: None }
+    }
+
+    /// Calls bear this key from now on.
+    pub(crate) fn with_key(mut self, key: &'static str) -> Self {
+        self.key = Some(key);
+        self
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -129,6 +136,10 @@ impl Router {
 
     pub(crate) fn api(&self) -> &str {
         &self.api
+    }
+
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
     }
 
     pub(crate) fn log(&self) -> String {
@@ -163,6 +174,9 @@ impl Router {
     ) -> (StatusCode, Value) {
         let base = if path.starts_with("/v1") { &self.api } else { &self.admin };
         let mut request = self.client.request(method, format!("{base}{path}"));
+        if let Some(key) = self.key {
+            request = request.bearer_auth(key);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

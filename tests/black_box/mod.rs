@@ -3,6 +3,13 @@
 mod bad_config;
 mod bad_input;
 mod crash;
+mod edges;
+mod events;
 mod failover;
+mod game_day;
 mod harness;
 mod main_job;
+mod reload;
+mod self_hosted;
+mod operators;
+mod receiver;

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use pushyard::clock::Now;
+use pushyard::clock::{Now, Utc};
 use pushyard::model::{
-    Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, State,
+    Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, Recipient,
+    State,
 };
 use pushyard::store::Record;
 use pushyard_providers::{Address, Dedup, Outcome};
@@ -53,6 +54,8 @@ pub(super) struct Delivery {
     pub(super) tried: BTreeSet<Pair>,
     gone: BTreeSet<Pair>,
     pub(super) cancelled: Cancelled,
+    /// The end that was last told of it.
+    told: Option<State>,
     /// Since when nothing has happened to it.
     pub(super) idle_since: Option<Instant>,
 }
@@ -76,6 +79,16 @@ pub(super) enum Cancelled {
 impl Delivery {
     pub(super) fn settled(&self) -> bool {
         self.written.as_ref().is_some_and(|p| p.state.settled())
+    }
+
+    fn replayed_at(&self) -> Option<Utc> {
+        self.written.as_ref().and_then(|progress| progress.replayed_at)
+    }
+
+    /// Whether it failed at once because nobody could serve it, and nobody has
+    /// had it tried again.
+    fn born_failed(&self, recipient: &Recipient) -> bool {
+        recipient.no_route && self.written.is_none()
     }
 
     fn tries(&self) -> u32 {
@@ -107,6 +120,14 @@ impl Books {
         &self.entry(id.message()).deliveries[usize::from(id.n())]
     }
 
+    /// When a delivery's life begins, and when no attempt begins any more.
+    pub(super) fn life(&self, id: DeliveryId) -> (Utc, Utc) {
+        let message = self.entry(id.message()).body.message();
+        let (from, until) = (message.not_before(), message.dispatch_until());
+        let replayed = self.delivery(id).replayed_at();
+        replayed.map_or((from, until), |at| (at, at.plus(until.since(from))))
+    }
+
     fn delivery_mut(&mut self, id: DeliveryId) -> &mut Delivery {
         let entry = self.messages.get_mut(&id.message()).expect("it was submitted");
         &mut entry.deliveries[usize::from(id.n())]
@@ -128,31 +149,41 @@ impl Books {
             Record::Settled(id) => {
                 let entry = self.entry(*id);
                 for (n, delivery) in entry.deliveries.iter().enumerate() {
-                    let born_failed = entry.body.message().recipients[n].no_route;
+                    let born_failed = delivery.born_failed(&entry.body.message().recipients[n]);
                     hold!(3, delivery.settled() || born_failed, "{id} is closed with {n} open");
                 }
             }
-            Record::Intent(..) | Record::Note(..) => {}
+            Record::Intent(..) | Record::Note(..) | Record::Event(..) => {}
         }
     }
 
     fn progress(&mut self, id: DeliveryId, progress: &Arc<Progress>, now: Now) {
         let entry = self.entry(id.message());
         let message = entry.body.message();
-        hold!(3, !message.recipients[usize::from(id.n())].no_route, "{id} was born failed");
+        let born_failed = message.recipients[usize::from(id.n())].no_route;
+        hold!(3, !born_failed || progress.replayed_at.is_some(), "{id} was born failed");
         let never = message.now_or_never();
         let before = self.delivery(id).written.clone();
         if let Some(before) = &before {
-            hold!(4, !before.state.settled(), "{id} was {:?}, then {progress:?}", before.state);
+            let dead = matches!(before.state, State::Failed | State::Expired | State::Unknown);
+            let anew = dead && progress.replayed_at > before.replayed_at;
+            let received = progress.state == State::Delivered;
+            let goes_on = !before.state.settled() || received || anew;
+            hold!(4, goes_on, "{id} was {:?}, then {progress:?}", before.state);
             hold!(23, progress.tries >= before.tries, "{id} forgets attempts");
         }
         let most = self.max_attempts;
         explain(id, progress, most, never);
         let delivery = self.delivery_mut(id);
+        if progress.replayed_at > delivery.replayed_at() {
+            delivery.live_anew();
+        }
         delivery.written = Some(progress.clone());
         delivery.idle_since = Some(now.instant);
         if progress.state.settled() {
             self.live.remove(&id);
+        } else if progress.replayed_at.is_some() {
+            self.live.insert(id);
         }
     }
 
@@ -168,7 +199,7 @@ impl Books {
                 delivery.durable = Some(progress.clone());
                 delivery.recent.retain(|recent| recent.n > progress.tries);
             }
-            Record::Settled(_) | Record::Intent(..) | Record::Note(..) => {}
+            Record::Settled(_) | Record::Intent(..) | Record::Note(..) | Record::Event(..) => {}
         }
     }
 
@@ -193,8 +224,9 @@ impl Books {
         let delivery = self.delivery(id);
         let memory = message.durability == Durability::Memory;
         hold!(2, entry.durable || memory, "{id} is called for before it is on disk");
+        // A device may say that it has it while the call's intent is written.
         hold!(4, !delivery.settled(), "{id} is called for after its end");
-        hold!(8, now.utc < message.dispatch_until(), "{id} is called for after its life");
+        hold!(8, now.utc < self.life(id).1, "{id} is called for after its life");
         hold!(8, delivery.cancelled == Cancelled::No, "{id} is called for after cancel");
         hold!(8, !delivery.gone.contains(&pair), "{id} is called for at a gone address");
         if message.on_ambiguous == OnAmbiguous::Stop && !entry.outside {
@@ -220,7 +252,12 @@ impl Books {
         let Some(key) = &message.push.collapse_key else { return };
         let to = &message.recipients[usize::from(id.n())].addresses[usize::from(address)];
         let slot = slot(&message.client, to, key);
+        let replayed = self.delivery(id).replayed_at().is_some();
         let newest = self.newest.entry(slot).or_insert(message.id);
+        if replayed && *newest > message.id {
+            // An operator wanted it.
+            return;
+        }
         hold!(19, *newest <= message.id, "{} follows {newest} onto its device", message.id);
         *newest = message.id;
     }
@@ -284,7 +321,8 @@ impl Books {
             entry.outside |= entry.body.message().durability == Durability::Memory;
             for (n, delivery) in entry.deliveries.iter_mut().enumerate() {
                 delivery.crashed(now);
-                if !entry.body.message().recipients[n].no_route && !delivery.settled() {
+                let born_failed = delivery.born_failed(&entry.body.message().recipients[n]);
+                if !born_failed && !delivery.settled() {
                     self.live.insert(id.delivery(n as u16));
                 }
             }
@@ -307,8 +345,15 @@ impl Books {
     /// The end of a delivery is told to the outside.
     pub(super) fn told(&mut self, id: DeliveryId, state: State, reason: Option<Reason>) {
         *self.told.entry(state).or_default() += 1;
+        // A receipt or a replay has taken the place of what was told before.
+        if let Some(before) = self.delivery_mut(id).told.replace(state)
+            && let Some(count) = self.told.get_mut(&before)
+        {
+            *count -= 1;
+        }
+        self.told.retain(|_, count| *count > 0);
         let entry = self.entry(id.message());
-        if entry.body.message().recipients[usize::from(id.n())].no_route {
+        if self.delivery(id).born_failed(&entry.body.message().recipients[usize::from(id.n())]) {
             hold!(23, reason == Some(Reason::NoRoute), "{id} was born failed");
             return;
         }
@@ -321,6 +366,16 @@ impl Books {
 }
 
 impl Delivery {
+    /// What was tried before a replay is history.
+    fn live_anew(&mut self) {
+        (self.copies, self.excuses) = (0, 0);
+        self.recent.clear();
+        self.possible.clear();
+        self.tried.clear();
+        self.gone.clear();
+        self.cancelled = Cancelled::No;
+    }
+
     fn crashed(&mut self, now: Now) {
         self.excuses += self.recent.iter().filter(|recent| !recent.excused).count() as u32;
         self.recent.clear();
@@ -345,7 +400,7 @@ fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
     hold!(23, p.tries >= p.attempts.len() as u32, "{id}: {p:?}");
     hold!(23, p.attempts.is_sorted_by(|a, b| a.n < b.n), "{id}: {p:?}");
     hold!(23, last.is_none_or(|last| last.n == p.tries), "{id}: {p:?}");
-    if p.tries as usize == p.attempts.len() {
+    if p.tries as usize == p.attempts.len() && p.replayed_at.is_none() {
         let unknown = p.attempts.iter().filter(|a| a.outcome == Outcome::Ambiguous).count();
         hold!(23, usize::from(p.ambiguous) == unknown, "{id}: {p:?}");
     }
@@ -357,7 +412,10 @@ fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
         (State::Failed, Some(Reason::Invalid)) => outcome == Some(Outcome::MessageInvalid),
         (State::Failed, Some(Reason::Unreachable)) => outcome == Some(Outcome::AddressGone),
         (State::Failed, Some(Reason::AttemptsExhausted)) => p.counted >= most,
+        (State::Failed, Some(Reason::Poison)) => p.alone >= 3,
         (State::Expired, Some(Reason::Ttl)) => true,
+        // A device has said so.
+        (State::Delivered, None) => true,
         (State::Cancelled, Some(Reason::Superseded | Reason::CancelledByClient)) => true,
         (State::Unknown, Some(Reason::Ambiguous)) => p.ambiguous > 0,
         (State::Waiting, Some(Reason::Backoff)) => p.next_at.is_some() && p.tries > 0,
@@ -365,7 +423,7 @@ fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
             p.next_at.is_none() && p.tries > 0
         }
         // On its way to another candidate.
-        (State::Waiting, None) => p.tries > 0,
+        (State::Waiting, None) => p.tries > 0 || p.replayed_at.is_some(),
         // An intent was taken back.
         (State::Queued, None) => p.tries == 0,
         _ => false,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use pushyard::dispatch::Found;
 use pushyard::model::{Body, DeliveryId, MessageId, Progress};
 use pushyard::routing::Remembered;
 use pushyard::store::{Intent, Record, Recovered};
@@ -72,6 +73,20 @@ impl Disk {
             .collect()
     }
 
+    /// What a look at one delivery finds.
+    pub(super) fn find(&self, id: DeliveryId) -> Option<Found> {
+        let stored = self.messages.get(&id.message())?;
+        let progress = stored.progress.get(&id.n()).cloned();
+        Some(Found { body: Body::new(stored.body.message().clone()), progress })
+    }
+
+    /// Orders of operators.
+    pub(super) fn orders(&self) -> Vec<(String, Vec<u8>)> {
+        let kinds = ["operator/", "pause/", "override/"];
+        let orders = self.notes.iter().filter(|(n, _)| kinds.iter().any(|k| n.starts_with(k)));
+        orders.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     pub(super) fn remembered(&self) -> Vec<Remembered> {
         let keys = self.notes.iter().filter(|(name, _)| name.starts_with("key/"));
         keys.map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
@@ -91,6 +106,7 @@ impl Disk {
             Record::Progress(id, progress) => {
                 let stored = self.stored(*id);
                 stored.intents.remove(&id.n());
+                stored.open |= !progress.state.settled();
                 stored.progress.insert(id.n(), (**progress).clone());
             }
             Record::Settled(id) => {
@@ -100,6 +116,7 @@ impl Disk {
             Record::Note(name, Some(value)) => {
                 self.notes.insert(name.clone(), value.clone());
             }
+            Record::Event(..) => {}
             Record::Note(name, None) => {
                 self.notes.remove(name);
             }

@@ -27,14 +27,15 @@ enum Step {
 
 #[derive(Clone, Copy, Debug)]
 enum End {
-    Well,
+    /// After so long.
+    Well(Duration),
     Badly,
     Silently,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![
-        2 => proptest::strategy::Just(End::Well),
+        2 => (0u64..4_000).prop_map(|ms| End::Well(Duration::from_millis(ms))),
         3 => proptest::strategy::Just(End::Badly),
         1 => proptest::strategy::Just(End::Silently),
     ];
@@ -86,6 +87,8 @@ impl Watched {
                     (Status::Ejected { cause, until, .. }, Status::Probing { cause: now, .. }) => {
                         cause == now && cause != Cause::Operator && self.now >= until
                     }
+                    // Only what was good for half a minute is healthy again.
+                    (Status::Degraded { .. }, Status::Healthy { .. }) => self.recovered(),
                     _ => false,
                 })?;
             }
@@ -112,7 +115,7 @@ impl Watched {
             if panic { self.health.gate_in_panic(self.now) } else { self.health.gate(self.now) };
         let canaries = self.flying.iter().filter(|canary| **canary).count();
         match (status, gate) {
-            (Status::Healthy { .. }, Gate::Open) => {
+            (Status::Healthy { .. } | Status::Degraded { .. }, Gate::Open) => {
                 prop_assert!(!self.health.begin(self.now));
                 self.flying.push(false);
             }
@@ -121,7 +124,7 @@ impl Watched {
                 self.send_canary(canaries)?;
             }
             (Status::Probing { .. }, Gate::Canary) => self.send_canary(canaries)?,
-            (Status::Healthy { .. }, _) | (_, Gate::Open) => {
+            (Status::Healthy { .. } | Status::Degraded { .. }, _) | (_, Gate::Open) => {
                 prop_assert!(false, "{status:?} {gate:?}")
             }
             (_, Gate::Later(at)) => prop_assert!(at > self.now),
@@ -152,11 +155,11 @@ impl Watched {
                 self.health.end_without_sample(canary);
                 prop_assert_eq!(before, self.health.status());
             }
-            End::Well => {
+            End::Well(elapsed) => {
                 (self.failures_in_row, self.failed_probes) = (0, 0);
                 self.last_success = Some(self.now);
                 self.canaries_in_row += u32::from(canary);
-                let moved = self.health.success(canary, self.now);
+                let moved = self.health.success(canary, elapsed, self.now);
                 let row = self.canaries_in_row;
                 self.only(moved, |from, to| match (from, to) {
                     (Status::Probing { .. }, Status::Healthy { ramp }) => {
@@ -164,6 +167,10 @@ impl Watched {
                     }
                     (Status::Ejected { cause, .. }, Status::Probing { successes: 1, .. }) => {
                         canary && cause.transient()
+                    }
+                    (Status::Degraded { .. }, Status::Healthy { .. }) => self.recovered(),
+                    (Status::Healthy { .. }, Status::Degraded { cause, .. }) => {
+                        self.is_degraded(cause)
                     }
                     _ => false,
                 })?;
@@ -174,12 +181,18 @@ impl Watched {
                 let moved = self.health.failure(canary, self.now, 0.5);
                 let (row, counts) = (self.failures_in_row, self.health.counts(self.now));
                 self.only(moved, |from, to| match (from, to) {
-                    (Status::Healthy { .. }, Status::Ejected { cause: Cause::Consecutive, .. }) => {
-                        row >= 5 && f64::from(row) >= 0.01 * f64::from(counts.samples())
+                    (
+                        Status::Healthy { .. } | Status::Degraded { .. },
+                        Status::Ejected { cause: Cause::Consecutive, .. },
+                    ) => row >= 5 && f64::from(row) >= 0.01 * f64::from(counts.samples()),
+                    (Status::Degraded { .. }, Status::Healthy { .. }) => self.recovered(),
+                    (Status::Healthy { .. }, Status::Degraded { cause, .. }) => {
+                        self.is_degraded(cause)
                     }
-                    (Status::Healthy { .. }, Status::Ejected { cause: Cause::Ratio, .. }) => {
-                        counts.samples() >= 20 && counts.ratio() < 0.5
-                    }
+                    (
+                        Status::Healthy { .. } | Status::Degraded { .. },
+                        Status::Ejected { cause: Cause::Ratio, .. },
+                    ) => counts.samples() >= 20 && counts.ratio() < 0.5,
                     (Status::Probing { cause, .. }, Status::Ejected { cause: now, .. }) => {
                         canary && cause == now
                     }
@@ -196,14 +209,29 @@ impl Watched {
         let quiet = Duration::from_secs(30);
         let quiet = self.last_success.is_none_or(|at| self.now - at >= quiet);
         self.only(moved, |from, to| match (from, to) {
-            (Status::Healthy { .. }, Status::Ejected { cause: Cause::Probe, .. }) => {
-                !good && self.failed_probes >= 3 && quiet
-            }
+            (
+                Status::Healthy { .. } | Status::Degraded { .. },
+                Status::Ejected { cause: Cause::Probe, .. },
+            ) => !good && self.failed_probes >= 3 && quiet,
             (Status::Ejected { cause, good_probes, .. }, Status::Probing { .. }) => {
                 good && cause.transient() && good_probes >= 1
             }
             _ => false,
         })
+    }
+
+    fn is_degraded(&self, cause: Cause) -> bool {
+        let counts = self.health.counts(self.now);
+        match cause {
+            Cause::Ratio => counts.samples() >= 20 && counts.ratio() < 0.9,
+            Cause::Latency => counts.successes >= 20 && counts.slow * 20 > counts.successes,
+            _ => false,
+        }
+    }
+
+    fn recovered(&self) -> bool {
+        let counts = self.health.counts(self.now);
+        counts.ratio() >= 0.95 && counts.nearly_slow * 20 <= counts.successes
     }
 
     /// A move is one of those that the event allows.
@@ -222,7 +250,9 @@ impl Watched {
 
     fn check_ramp(&self) -> Result<(), TestCaseError> {
         let ramp = self.health.ramp(self.now);
-        let Status::Healthy { ramp: Some(began) } = self.health.status() else {
+        let (Status::Healthy { ramp: Some(began) } | Status::Degraded { ramp: Some(began), .. }) =
+            self.health.status()
+        else {
             prop_assert_eq!(ramp, 1.0);
             return Ok(());
         };
@@ -236,6 +266,7 @@ impl Watched {
         let wake = self.health.wake_at(self.now);
         match self.health.status() {
             Status::Healthy { .. } => prop_assert_eq!(wake, None),
+            Status::Degraded { .. } => prop_assert!(wake.is_some_and(|wake| wake > self.now)),
             Status::Ejected { until, .. } => {
                 prop_assert!(wake.is_some_and(|wake| wake <= until), "{wake:?}");
             }

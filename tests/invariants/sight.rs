@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pushyard::clock::Now;
 use pushyard::dispatch::{Effect, Engine};
-use pushyard::model::{DeliveryId, Excluded, Message, MessageId, OnAmbiguous};
+use pushyard::model::{DeliveryId, Excluded, Message, MessageId, OnAmbiguous, State};
 use pushyard::routing::{Cause, Key, ProviderIndex, Serves, Status};
 use pushyard::store::Record;
 use pushyard_providers::{Address, Answer, Outcome, Part};
@@ -130,7 +130,10 @@ impl Sight {
                 }
                 // Every end of an attempt is written.
                 Effect::Write(Record::Progress(id, progress)) => {
-                    self.land(*id);
+                    // A device's word is written while its attempt goes on.
+                    if progress.state != State::Delivered || !engine.is_in_flight(*id) {
+                        self.land(*id);
+                    }
                     self.excluded.insert(*id, progress.excluded.clone());
                 }
                 _ => {}
@@ -157,6 +160,8 @@ impl Sight {
     ) {
         hold!(5, !self.flies(id), "{id} is in flight twice");
         hold!(8, !self.draining, "{id} begins after the drain");
+        let held = engine.board().held(ProviderIndex(pair.0));
+        hold!(8, held.is_none(), "{id} begins at {pair:?}, which is drained");
         self.flying.insert(id, (pair.0, called));
         self.pay(pair.0, now.instant);
         let to = &message.recipients[usize::from(id.n())].addresses[usize::from(pair.1)];
@@ -164,7 +169,7 @@ impl Sight {
             let Some(key) = find(engine, &name) else { continue };
             let status = key.health.status();
             match status {
-                Status::Healthy { .. } => continue,
+                Status::Healthy { .. } | Status::Degraded { .. } => continue,
                 Status::Ejected { cause, .. } => {
                     hold!(9, cause.transient(), "{id} begins at {name:?}, {status:?}");
                     self.nobody_else(id, message, engine, books, now);
@@ -295,7 +300,7 @@ impl Sight {
         let up = now.instant - self.began;
         for id in &books.live {
             let message = books.entry(id.message()).body.message();
-            let late = now.utc.since(message.dispatch_until().plus(TIMEOUT + SLACK));
+            let late = now.utc.since(books.life(*id).1.plus(TIMEOUT + SLACK));
             hold!(3, late.is_zero() || up < TIMEOUT + SLACK, "{id} outlives its time by {late:?}");
             if !self.flies(*id) && !self.draining && !reads.contains(&id.message()) {
                 self.is_served(*id, message, engine, books, now);
@@ -314,11 +319,13 @@ impl Sight {
         let delivery = books.delivery(id);
         let Some(idle) = delivery.idle_since else { return };
         let due = delivery.written.as_ref().and_then(|progress| progress.next_at);
-        let due = due.unwrap_or_default().max(message.not_before());
+        let due = due.unwrap_or_default().max(books.life(id).0);
         let unknown = delivery.written.as_ref().is_some_and(|progress| progress.ambiguous > 0);
         let stays = unknown && message.on_ambiguous == OnAmbiguous::Stop;
         // Those of a collapse key wait for each other.
-        if message.push.collapse_key.is_some() || due > now.utc || stays {
+        let paused = engine.paused_routes();
+        let apart = engine.is_suspect(id) || paused.contains(&message.route);
+        if message.push.collapse_key.is_some() || due > now.utc || stays || apart {
             return;
         }
         let ready = idle.max(self.began).max(now.instant - now.utc.since(due));
@@ -349,10 +356,13 @@ impl Sight {
                 let Some(key) = find(engine, name) else { continue };
                 let cause = match key.health.status() {
                     Status::Ejected { cause, .. } => cause.transient(),
-                    Status::Healthy { .. } | Status::Probing { .. } => false,
+                    Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                        false
+                    }
                 };
                 let paused = key.paused_until.is_some_and(|until| now.instant < until);
-                let whole = names.len() == 1 && cause && !paused;
+                let held = engine.board().held(ProviderIndex(pair.0)).is_some();
+                let whole = names.len() == 1 && cause && !paused && !held;
                 transient &= whole && self.free_since[usize::from(pair.0)].is_some();
                 let seen = self.keys.get(name);
                 let flying = seen.is_some_and(|seen| seen.canary.is_some());
@@ -417,10 +427,12 @@ fn find<'a>(engine: &'a Engine, (provider, part): &KeyName) -> Option<&'a Key> {
 }
 
 fn is_open(engine: &Engine, name: &KeyName, now: Now) -> bool {
-    find(engine, name).is_none_or(|key| {
-        let healthy = matches!(key.health.status(), Status::Healthy { .. });
-        healthy && key.paused_until.is_none_or(|until| until <= now.instant)
-    })
+    engine.board().held(ProviderIndex(name.0)).is_none()
+        && find(engine, name).is_none_or(|key| {
+            let healthy =
+                matches!(key.health.status(), Status::Healthy { .. } | Status::Degraded { .. });
+            healthy && key.paused_until.is_none_or(|until| until <= now.instant)
+        })
 }
 
 /// What it was ejected for, where only a person can mend that.
@@ -430,7 +442,10 @@ fn refused(key: &Key) -> Option<&'static str> {
         | Status::Probing { cause: cause @ (Cause::Auth | Cause::Misconfigured), .. } => {
             Some(cause.word())
         }
-        Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => None,
+        Status::Healthy { .. }
+        | Status::Degraded { .. }
+        | Status::Ejected { .. }
+        | Status::Probing { .. } => None,
     }
 }
 

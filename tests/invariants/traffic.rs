@@ -141,7 +141,7 @@ fn provider(at: usize, rng: &mut StdRng) -> Built {
         probe: rng.random_bool(0.5).then(ProbeSettings::default),
     };
     let provider = Arc::new(Fake::new(kind, dedup, min_retry, proves));
-    Built { settings: Arc::new(settings), provider, serial: at as u64 }
+    Built { settings: Arc::new(settings), provider, serial: at as u64, retired: false }
 }
 
 /// A route over all providers, and one over the first alone.

@@ -73,7 +73,7 @@ impl Provider for Fake {
     }
 
     fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        Err(Invalid { code: "simulated", detail: String::new() })
+        Err(Invalid::new("simulated", ""))
     }
 
     fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {

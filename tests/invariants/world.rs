@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use pushyard::clock::{Clock, Now, Utc};
-use pushyard::dispatch::{AttemptId, Effect, Engine, Event, Fact, Order, Token, cut};
-use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId};
-use pushyard::routing::ProviderIndex;
+use pushyard::dispatch::{
+    AttemptId, Effect, Engine, Event, Fact, Operation, Order, Received, Reconfigured, Replayed,
+    Token, Wish, cut,
+};
+use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId, State};
+use pushyard::routing::{OverrideSpec, ProviderIndex};
 use pushyard::store::{Health, Record};
 use pushyard_providers::Answer;
 use rand::rngs::StdRng;
@@ -33,7 +36,12 @@ enum Happening {
     Answer(u32, AttemptId, Answer),
     Read(u32, MessageId),
     Probed(u32, ProviderIndex, Answer),
+    Looked(u32, DeliveryId),
     Cancel,
+    Receipt,
+    Replay,
+    Operate,
+    Reload,
     Wait,
     Look,
     Weather(usize),
@@ -49,6 +57,9 @@ enum Happening {
 enum Asked {
     Submit(MessageId),
     Cancel(MessageId),
+    Receipt(DeliveryId),
+    Replay(DeliveryId),
+    Operate,
     Wait(MessageId),
 }
 
@@ -144,7 +155,9 @@ impl World {
         self.calm_down();
         let limit = 200_000 + steps * 100;
         for n in 0.. {
-            if self.books.live.is_empty() && self.disk.pending() == 0 && !self.draining {
+            let looked_up = |asked: &Asked| !matches!(asked, Asked::Wait(_) | Asked::Submit(_));
+            let quiet = self.disk.pending() == 0 && !self.asked.values().any(looked_up);
+            if self.books.live.is_empty() && quiet && !self.draining {
                 break;
             }
             hold!(3, n < limit, "{} deliveries do not settle", self.books.live.len());
@@ -160,6 +173,10 @@ impl World {
         for (ms, happening) in [
             (10, Happening::Submit),
             (3_000, Happening::Cancel),
+            (3_000, Happening::Receipt),
+            (20_000, Happening::Replay),
+            (30_000, Happening::Operate),
+            (60_000, Happening::Reload),
             (3_000, Happening::Wait),
             (500, Happening::Look),
             (10_000, Happening::Capacity),
@@ -177,6 +194,17 @@ impl World {
         for vendor in &mut self.vendors {
             (vendor.weather, vendor.only_app) = (Weather::Fine, None);
         }
+        let mut orders = Vec::new();
+        for built in &self.setup.catalog.providers {
+            let (id, wish) = (built.settings.id.clone(), Wish::Resume);
+            orders.push(Operation::Provider { id, wish, reason: None, until: None });
+        }
+        for route in &self.setup.catalog.routes {
+            orders.push(Operation::RoutePause { route: route.name.clone(), paused: false });
+        }
+        let ask = |order| Event::Operate(self.ask(Asked::Operate), order);
+        let orders = orders.into_iter().map(ask).collect();
+        self.turn(orders);
         if self.store != Health::Writable {
             self.store = Health::Writable;
             self.turn(vec![Event::Store(Health::Writable)]);
@@ -207,6 +235,9 @@ impl World {
         for entry in self.books.messages.values() {
             for delivery in &entry.deliveries {
                 let state = delivery.written.as_ref().map(|progress| progress.state);
+                if state.is_some_and(|state| !state.settled()) {
+                    continue;
+                }
                 *sum.entry(state.unwrap_or(pushyard::model::State::Failed)).or_default() += 1u64;
             }
         }
@@ -287,8 +318,12 @@ impl World {
             Happening::Probed(epoch, provider, answer) if epoch == self.epoch => {
                 events.push(Event::Probed(provider, answer));
             }
+            Happening::Looked(epoch, id) if epoch == self.epoch => {
+                events.push(Event::Found(id, self.disk.find(id).map(Box::new)));
+            }
             // Of a process that is gone.
             Happening::Flush(_)
+            | Happening::Looked(..)
             | Happening::Answer(..)
             | Happening::Read(..)
             | Happening::Probed(..) => {}
@@ -297,6 +332,48 @@ impl World {
                 if let Some(id) = self.some_message().filter(|_| self.chaos) {
                     let token = self.ask(Asked::Cancel(id));
                     events.push(Event::Cancel(token, id));
+                }
+            }
+            Happening::Receipt => {
+                self.soon(0, 6_000, Happening::Receipt);
+                if let Some(id) = self.any_delivery().filter(|_| self.chaos) {
+                    let token = self.ask(Asked::Receipt(id));
+                    events.push(Event::Receipt(token, id));
+                }
+            }
+            Happening::Replay => {
+                self.soon(0, 40_000, Happening::Replay);
+                // An operator clicks twice now and then.
+                let again = if self.rng.random_bool(0.2) { 2 } else { 1 };
+                let id = self.any_delivery().filter(|_| self.chaos);
+                for id in id.into_iter().cycle().take(again) {
+                    let token = self.ask(Asked::Replay(id));
+                    events.push(Event::Replay(token, id));
+                }
+            }
+            Happening::Operate => {
+                self.soon(0, 60_000, Happening::Operate);
+                if self.chaos {
+                    let order = self.some_order();
+                    self.note(&format!("  {order:?}"));
+                    events.push(Event::Operate(self.ask(Asked::Operate), order));
+                }
+            }
+            Happening::Reload => {
+                self.soon(0, 120_000, Happening::Reload);
+                if self.chaos {
+                    let providers = 0..self.setup.catalog.providers.len() as u16;
+                    let changed =
+                        providers.map(ProviderIndex).filter(|_| self.rng.random_bool(0.3));
+                    let reconfigured = Reconfigured {
+                        changed: changed.collect(),
+                        catalog: self.setup.catalog.clone(),
+                        settings: self.setup.settings,
+                        limits: self.setup.limits,
+                        subscribed: Vec::new(),
+                    };
+                    let token = self.ask(Asked::Operate);
+                    events.push(Event::Reconfigured(token, Box::new(reconfigured)));
                 }
             }
             Happening::Wait => {
@@ -415,6 +492,35 @@ impl World {
         self.books.live.iter().nth(at).map(|id| id.message())
     }
 
+    fn some_order(&mut self) -> Operation {
+        let catalog = self.setup.catalog.clone();
+        let minute = self.now.utc.plus(Duration::from_secs(self.rng.random_range(1..120)));
+        let until = self.rng.random_bool(0.7).then_some(minute);
+        let route = catalog.routes[self.rng.random_range(0..catalog.routes.len())].name.clone();
+        match self.rng.random_range(0..6) {
+            0 => {
+                let change = OverrideSpec { until, ..OverrideSpec::default() };
+                let change = self.rng.random_bool(0.7).then_some(change);
+                Operation::RouteOverride { route, change }
+            }
+            1 => Operation::RoutePause { route, paused: self.rng.random_bool(0.3) },
+            n => {
+                let at = self.rng.random_range(0..catalog.providers.len());
+                let id = catalog.providers[at].settings.id.clone();
+                let wish = [Wish::Drain, Wish::Eject, Wish::Resume, Wish::Resume][n - 2];
+                Operation::Provider { id, wish, reason: Some("a test".to_owned()), until }
+            }
+        }
+    }
+
+    /// Some delivery of the last hundred messages, settled or not.
+    fn any_delivery(&mut self) -> Option<DeliveryId> {
+        let back = self.rng.random_range(0..100);
+        let (id, entry) = self.books.messages.iter().rev().filter(|(_, e)| e.accepted).nth(back)?;
+        let n = self.rng.random_range(0..entry.deliveries.len());
+        Some(id.delivery(n as u16))
+    }
+
     /// What can be seen of a message agrees with the books.
     fn look(&mut self) {
         let snapshot = self.engine.snapshot(self.now);
@@ -494,6 +600,28 @@ impl World {
                 };
                 self.books.cancelled(id);
             }
+            Effect::Received(token, received) => {
+                let Some(Asked::Receipt(id)) = self.asked.remove(&token.0) else {
+                    panic!("nobody asked for {token:?}")
+                };
+                let durable = self.books.delivery(id).durable.as_ref();
+                let noted = durable.is_some_and(|p| p.state == State::Delivered);
+                hold!(1, noted == (received == Received::Noted), "{id} {received:?} {durable:?}");
+            }
+            Effect::Replayed(token, replayed) => {
+                let Some(Asked::Replay(id)) = self.asked.remove(&token.0) else {
+                    panic!("nobody asked for {token:?}")
+                };
+                let durable = self.books.delivery(id).durable.as_ref();
+                let anew = durable.is_some_and(|p| p.replayed_at.is_some());
+                hold!(1, anew || replayed != Replayed::Queued, "{id} {replayed:?} {durable:?}");
+            }
+            Effect::Operated(token, _) => {
+                let asked = self.asked.remove(&token.0);
+                assert!(matches!(asked, Some(Asked::Operate)), "nobody asked for {token:?}");
+            }
+            Effect::Catalog(_) => {}
+            Effect::Look(id) => self.soon(0, 20, Happening::Looked(self.epoch, id)),
             Effect::Settled(token) => {
                 let Some(Asked::Wait(id)) = self.asked.remove(&token.0) else {
                     panic!("nobody asked for {token:?}")
@@ -528,6 +656,8 @@ impl World {
             let known = if memory { &delivery.written } else { &delivery.durable };
             let settled = known.as_ref().is_some_and(|progress| progress.state.settled());
             let born_failed = entry.body.message().recipients[n].no_route;
+            let settled =
+                settled || delivery.written.as_ref().is_some_and(|p| p.replayed_at.is_some());
             hold!(1, settled || born_failed, "{id} {n} is told to have settled");
         }
     }
@@ -604,7 +734,7 @@ impl World {
         self.engine = engine(&self.setup, self.now, &mut self.rng);
         self.sight = Sight::new(&self.setup, self.now);
         self.books.restarted = true;
-        let mut events = start(&self.disk, clean);
+        let mut events = start(&self.disk, clean, self.is_safe());
         events.push(Event::Tick);
         if self.chaos {
             self.soon(1_000, 400_000, Happening::Drain);
@@ -639,7 +769,7 @@ impl World {
     ) -> (BTreeMap<DeliveryId, (u32, u16, u16, Option<Utc>)>, Vec<Record>) {
         let mut engine = engine(&self.setup, self.now, &mut StdRng::seed_from_u64(1));
         let mut effects = Vec::new();
-        for event in start(disk, clean) {
+        for event in start(disk, clean, self.is_safe()) {
             engine.on(event, self.now, &mut effects);
         }
         let records = effects.into_iter().filter_map(|effect| match effect {
@@ -656,6 +786,11 @@ impl World {
                 .map(move |(id, p)| (id, figures(p)))
         });
         (live.collect(), records.collect())
+    }
+
+    /// Every third crash the suspects go alone.
+    fn is_safe(&self) -> bool {
+        self.crashes % 3 == 2
     }
 
     fn soon(&mut self, from_ms: u64, to_ms: u64, happening: Happening) {
@@ -686,7 +821,7 @@ impl World {
                 ));
             }
             Record::Intent(id, intent) => self.note(&format!("  intent {id} {intent:?}")),
-            Record::Settled(_) => {}
+            Record::Settled(_) | Record::Event(..) => {}
             Record::Note(name, _) => self.note(&format!("  note {name}")),
         }
     }
@@ -704,9 +839,10 @@ fn engine(setup: &Setup, now: Now, rng: &mut StdRng) -> Engine {
 }
 
 /// What a process does first.
-fn start(disk: &Disk, clean: bool) -> Vec<Event> {
-    let careful = (!clean).then_some(Event::Careful(Duration::from_secs(60)));
+fn start(disk: &Disk, clean: bool, safe: bool) -> Vec<Event> {
+    let careful = (!clean).then_some(Event::Careful { time: Duration::from_secs(60), safe });
     let notes = disk.remembered().into_iter().map(Event::Restored);
+    let notes = notes.chain(disk.orders().into_iter().map(|(n, v)| Event::Ordered(n, v)));
     let messages = disk.recovered().into_iter().map(|found| Event::Recovered(Box::new(found)));
     careful.into_iter().chain(notes).chain(messages).collect()
 }

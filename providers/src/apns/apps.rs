@@ -83,10 +83,8 @@ impl App {
         if suffix.is_empty() {
             return Ok(self.topic.clone());
         }
-        HeaderValue::try_from(format!("{}{suffix}", self.bundle)).map_err(|_| Invalid {
-            code: "app",
-            detail: "the bundle id cannot stand in a header".to_owned(),
-        })
+        HeaderValue::try_from(format!("{}{suffix}", self.bundle))
+            .map_err(|_| Invalid::new("app", "the bundle id cannot stand in a header"))
     }
 }
 

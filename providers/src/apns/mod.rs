@@ -150,14 +150,14 @@ impl Apns {
         parts.authority = Some(self.authority.clone());
         parts.path_and_query = path.ok();
         Uri::from_parts(parts)
-            .map_err(|_| invalid("bad_token", "the token cannot stand in a request"))
+            .map_err(|_| Invalid::new("bad_token", "the token cannot stand in a request"))
     }
 
     /// The headers of one call, without the credential.
     fn headers(&self, call: &Call) -> Result<HeaderMap, Invalid> {
         let encoded = call.payload.detail.as_ref().and_then(|detail| detail.downcast_ref());
         let Encoded { suffix, settled } = encoded.copied().ok_or_else(|| {
-            invalid("internal", "the payload was encoded by another kind of provider")
+            Invalid::new("internal", "the payload was encoded by another kind of provider")
         })?;
         let Settled { topic, expiration, collapse_id } = settled;
         let mut headers = HeaderMap::with_capacity(8);
@@ -171,7 +171,7 @@ impl Apns {
         let mut buffer = uuid::Uuid::encode_buffer();
         let id: &str = call.delivery.as_hyphenated().encode_lower(&mut buffer);
         let mut id = HeaderValue::from_str(id)
-            .map_err(|_| invalid("internal", "the delivery id cannot stand in a header"))?;
+            .map_err(|_| Invalid::new("internal", "the delivery id cannot stand in a header"))?;
         if !collapse_id {
             headers.insert(COLLAPSE_ID, id.clone());
         }
@@ -184,7 +184,7 @@ impl Apns {
         match self.apps.find(address) {
             Some(app) => app.topic(suffix).map(Some),
             None if self.apps.serve(address) => Ok(None),
-            None => Err(invalid("app", "this provider does not serve the app")),
+            None => Err(Invalid::new("app", "this provider does not serve the app")),
         }
     }
 
@@ -292,7 +292,7 @@ impl Provider for Apns {
                 Ok(request) => self.post(request, call).await,
                 Err(invalid) => Answer::new(Outcome::MessageInvalid)
                     .code(invalid.code)
-                    .detail(&invalid.detail)
+                    .detail(&invalid.to_string())
                     .processed(Processed::No),
             }
         }
@@ -391,10 +391,6 @@ fn signed(request: VendorRequest, token: Option<ProviderToken>) -> (Request<()>,
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     (request, body)
-}
-
-fn invalid(code: &'static str, detail: &str) -> Invalid {
-    Invalid { code, detail: detail.to_owned() }
 }
 
 #[cfg(test)]

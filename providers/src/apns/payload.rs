@@ -71,8 +71,9 @@ pub(super) fn encode(push: &Push, token_login: bool) -> Result<Payload, Invalid>
     let body = body(push, patch, given.push_type())?;
     let push_type = given.push_type().unwrap_or_else(|| natural_type(&body)).to_owned();
     if push_type == "location" && !token_login {
-        return Err(invalid(
+        return Err(Invalid::at(
             "push_type",
+            "/overrides/apns/headers/apns-push-type",
             "location pushes need a provider token, not a certificate",
         ));
     }
@@ -114,7 +115,11 @@ fn body(
     let mut root = Map::new();
     for (key, value) in &push.data {
         if RESERVED.contains(&key.as_str()) {
-            return Err(invalid("reserved_key", &format!("/data/{key}: this key is taken")));
+            return Err(Invalid::at(
+                "reserved_key",
+                format!("/data/{}", escaped(key)),
+                "this key is taken",
+            ));
         }
         root.insert(key.clone(), Value::from(value.as_str()));
     }
@@ -129,12 +134,12 @@ fn body(
     }
     root.insert("aps".to_owned(), Value::Object(aps));
     if patch.contains_key("pushyard") {
-        return Err(invalid("reserved_key", "/overrides/apns/pushyard: this key is taken"));
+        return Err(Invalid::at("reserved_key", "/overrides/apns/pushyard", "this key is taken"));
     }
     let mut root = Value::Object(root);
     merge(&mut root, Value::Object(patch));
     if !root["aps"].is_object() {
-        return Err(invalid("override", "/overrides/apns/aps: must stay an object"));
+        return Err(Invalid::at("override", "/overrides/apns/aps", "must stay an object"));
     }
     root["pushyard"] = Slot::Pushyard.marker().into();
     Ok(root)
@@ -176,7 +181,7 @@ fn check_size(body: &Template, push_type: &str) -> Result<(), Invalid> {
         return Ok(());
     }
     let detail = format!("{length} bytes of payload; APNs takes {limit} for {push_type} pushes");
-    Err(invalid("too_large", &detail))
+    Err(Invalid::new("too_large", detail))
 }
 
 /// The headers that `overrides.apns.headers` names; `None` leaves one out.
@@ -309,15 +314,16 @@ fn value(header: &str, text: &str) -> Result<HeaderValue, Invalid> {
 }
 
 fn bad_header(name: &str, fault: &str) -> Invalid {
-    // A name of the sender's may be anything: escape it as a pointer, and bound it.
+    // A name of the sender's may be anything: bound it.
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-    let name = name.replace('~', "~0").replace('/', "~1");
     let separator = if name.is_empty() { "" } else { "/" };
-    invalid("override", &format!("/overrides/apns/headers{separator}{name}: {fault}"))
+    let pointer = format!("/overrides/apns/headers{separator}{}", escaped(&name));
+    Invalid::at("override", pointer, fault)
 }
 
-fn invalid(code: &'static str, detail: &str) -> Invalid {
-    Invalid { code, detail: detail.to_owned() }
+/// A key as a step of a JSON pointer (RFC 6901 section 3).
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

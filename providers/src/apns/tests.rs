@@ -103,6 +103,7 @@ fn call(provider: &dyn Provider, overrides: Option<&str>) -> Call {
         payload: Arc::new(provider.encode(&push).unwrap()),
         address: address(None),
         delivery: Uuid::from_u128(0x0197_AAAA_BBBB_7CCC_8DDD_EEEE_FFFF_0001),
+        reference: None,
         pushyard: "id.secret".into(),
         ttl: Duration::from_secs(60),
         expires_at: 1_700_000_060,

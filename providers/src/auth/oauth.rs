@@ -1,5 +1,6 @@
-//! OAuth access tokens for a service account (RFC 7523): fetched once, kept, and
-//! renewed by one call at a time however many pushes ask.
+//! OAuth access tokens: fetched once, kept, and renewed by one call at a time
+//! however many pushes ask. They come for a service account's assertion
+//! (RFC 7523) or from Google Cloud's metadata server ([`Issuer`]).
 //!
 //! A token is good to its end, but from 80 % of its life on the next push that
 //! takes it also starts a renewal, which nobody waits for. There is no timer: a
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::metadata::MetadataServer;
 use super::service_account::ServiceAccount;
 use crate::clock::Clock;
 use crate::http::client::{Answered, Client};
@@ -55,7 +57,20 @@ const CLOCK_TOLERANCE_S: i64 = 60;
 /// Why there is no token: the answer of the push that wanted one.
 pub type Refusal = Box<Answer>;
 
-/// The access tokens of one service account and scope.
+/// Who gives out the tokens. It has no `Debug`: there may be a key in it.
+pub enum Issuer {
+    /// The token endpoint that a key file names.
+    Account {
+        /// Whose assertions are exchanged. Boxed: its key is large.
+        account: Box<ServiceAccount>,
+        /// What the tokens are to be good for.
+        scope: &'static str,
+    },
+    /// The metadata server of the machine.
+    Metadata(MetadataServer),
+}
+
+/// The access tokens of one issuer.
 pub struct TokenSource {
     shared: Arc<Shared>,
     tasks: Mutex<JoinSet<()>>,
@@ -73,8 +88,7 @@ pub struct AccessToken {
 }
 
 struct Shared {
-    account: ServiceAccount,
-    scope: &'static str,
+    issuer: Issuer,
     client: Client,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -102,13 +116,8 @@ struct Failed {
 
 impl TokenSource {
     /// Makes a source; the first push that needs a token fetches it.
-    pub fn new(
-        account: ServiceAccount,
-        scope: &'static str,
-        client: Client,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let shared = Shared { account, scope, client, clock, state: Mutex::default() };
+    pub fn new(issuer: Issuer, client: Client, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared { issuer, client, clock, state: Mutex::default() };
         Self { shared: Arc::new(shared), tasks: Mutex::default() }
     }
 
@@ -222,14 +231,29 @@ impl Shared {
     }
 
     async fn call(&self, now_s: u64) -> Result<Grant, Refusal> {
-        let assertion = self.account.assertion(self.scope, now_s).map_err(|detail| {
-            refused(Outcome::AuthFailed, "oauth_refused", &format!("cannot sign: {detail}"))
-        })?;
-        let form = [("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
-        match self.client.post_form(&self.account.token_uri, &form).await {
-            Ok(answered) if answered.status == StatusCode::OK => grant(&answered),
-            Ok(answered) => Err(refusal(&answered, now_s)),
-            Err(failure) => Err(unreachable(&failure)),
+        let answered = match &self.issuer {
+            Issuer::Account { account, scope } => {
+                let assertion = account.assertion(scope, now_s).map_err(|detail| {
+                    refused(Outcome::AuthFailed, "oauth_refused", &format!("cannot sign: {detail}"))
+                })?;
+                let form = [("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
+                self.client.post_form(&account.token_uri, &form).await
+            }
+            Issuer::Metadata(server) => {
+                let request = server.request().map_err(|detail| unavailable(&detail))?;
+                self.client.call(request).await
+            }
+        };
+        let answered = answered.map_err(|failure| unreachable(&failure))?;
+        let is_metadata = matches!(self.issuer, Issuer::Metadata(_));
+        if is_metadata && !MetadataServer::is_its(&answered.headers) {
+            let mut refusal = unavailable("what answers there is not Google's metadata server");
+            refusal.unexpected = true;
+            return Err(refusal);
+        }
+        match answered.status {
+            StatusCode::OK => grant(&answered),
+            _ => Err(refusal(&answered, now_s)),
         }
     }
 

@@ -178,7 +178,7 @@ fn overridden(code: &'static str, pointer: &str, detail: &str) -> Invalid {
 }
 
 fn at(code: &'static str, pointer: &str, detail: &str) -> Invalid {
-    Invalid { code, detail: format!("{pointer}: {detail}") }
+    Invalid::at(code, pointer, detail)
 }
 
 /// A key as a step of a JSON pointer (RFC 6901 section 3).

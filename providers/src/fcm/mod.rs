@@ -1,8 +1,8 @@
 //! Firebase Cloud Messaging, HTTP v1: Android, Apple and browsers behind one
 //! address, over one pool of HTTP/2 connections to `fcm.googleapis.com`.
 //!
-//! A call takes the access token of the service account ([`crate::auth::oauth`])
-//! and posts one message to one target. A call whose token could not be got
+//! A call takes an access token ([`crate::auth::oauth`]): a service account's, or
+//! inside Google Cloud the machine's own (`credentials = "metadata"`). It posts one message to one target. A call whose token could not be got
 //! answers with the token endpoint's class and sends nothing.
 //!
 //! FCM knows no idempotency key: the same request sent twice arrives twice. What
@@ -25,7 +25,8 @@ use url::Url;
 
 use self::answer::Reply;
 use crate::address::{Field, FieldError, Need};
-use crate::auth::oauth::TokenSource;
+use crate::auth::metadata::MetadataServer;
+use crate::auth::oauth::{Issuer, TokenSource};
 use crate::auth::service_account::ServiceAccount;
 use crate::clock::Clock;
 use crate::http::client::{Client, ClientSettings};
@@ -51,7 +52,14 @@ pub static KIND: Kind = Kind {
     ],
     check_address,
     settings: &[
-        Setting { name: "service_account", shape: Shape::Secret, required: true },
+        Setting {
+            name: "credentials",
+            shape: Shape::Choice(&["service_account", "metadata"]),
+            required: false,
+        },
+        // Required unless the metadata server stands in.
+        Setting { name: "service_account", shape: Shape::Secret, required: false },
+        Setting { name: "metadata_server", shape: Shape::Text, required: false },
         Setting { name: "project_id", shape: Shape::Text, required: false },
     ],
     build: |context| Ok(Arc::new(Fcm::new(context)?)),
@@ -90,6 +98,8 @@ static PROFILE: Profile = Profile {
 
 struct Fcm {
     project: String,
+    /// As the gauge names it.
+    credential: &'static str,
     /// `…/v1/projects/{project}/messages:send`.
     uri: Uri,
     tokens: TokenSource,
@@ -101,11 +111,11 @@ struct Fcm {
 
 impl Fcm {
     fn new(context: Context) -> Result<Self, Vec<SettingError>> {
-        let account = match context.values.secret("service_account") {
-            Some(file) => ServiceAccount::parse(file)?,
-            None => return Err(vec![SettingError::new("service_account", "is required")]),
+        let (issuer, project) = issuer(&context)?;
+        let credential = match issuer {
+            Issuer::Account { .. } => "service_account",
+            Issuer::Metadata(_) => "metadata",
         };
-        let project = project(&context, &account).map_err(|error| vec![error])?;
         let endpoint = endpoint(&context).map_err(|error| vec![error])?;
         let uri = uri(&endpoint, &project).map_err(|error| vec![error])?;
         let ca_fault = |detail| vec![SettingError::new("ca_file", detail)];
@@ -128,8 +138,9 @@ impl Fcm {
             one_stream_first: false,
         });
         let clock = Arc::clone(&context.clock);
-        let tokens = TokenSource::new(account, SCOPE, client.map_err(ca_fault)?, context.clock);
-        Ok(Self { project, uri, tokens, pool, clock, credential_ok: AtomicBool::new(true) })
+        let tokens = TokenSource::new(issuer, client.map_err(ca_fault)?, context.clock);
+        let credential_ok = AtomicBool::new(true);
+        Ok(Self { project, credential, uri, tokens, pool, clock, credential_ok })
     }
 
     /// One call with the present token, classified.
@@ -241,8 +252,8 @@ impl Provider for Fcm {
             stream_capacity: Some(self.pool.stream_capacity()),
             bytes_read: self.pool.bytes_read(),
             credential: CredentialGauge {
-                kind: "service_account",
-                // A service account's key has no end of its own.
+                kind: self.credential,
+                // Neither a key file nor a machine's account has an end of its own.
                 expires_at: None,
                 ok: self.credential_ok.load(Ordering::Relaxed),
             },
@@ -288,25 +299,60 @@ fn check_address(address: &Address) -> Result<(), FieldError> {
 /// The field and value that name whom to send to.
 fn target(address: &Address) -> Result<(&'static str, &str), Invalid> {
     let set = |field: &&'static str| address.get(field).map(|value| (*field, value));
-    TARGETS.iter().find_map(set).ok_or_else(|| Invalid {
-        code: "no_target",
-        detail: "the address has neither token, fid, topic nor condition".to_owned(),
+    TARGETS.iter().find_map(set).ok_or_else(|| {
+        Invalid::new("no_target", "the address has neither token, fid, topic nor condition")
     })
+}
+
+/// Who gives out access tokens, and the project that is sent for.
+fn issuer(context: &Context) -> Result<(Issuer, String), Vec<SettingError>> {
+    let one = |key, detail: &str| Err(vec![SettingError::new(key, detail)]);
+    let file = context.values.secret("service_account");
+    let server = context.values.text("metadata_server");
+    if context.values.text("credentials") == Some("metadata") {
+        if file.is_some() {
+            return one("service_account", "must be left out with credentials = \"metadata\"");
+        }
+        let Some(project) = context.values.text("project_id") else {
+            // The server knows it too, but then each check of a configuration
+            // would need the network.
+            return one("project_id", "is required with credentials = \"metadata\"");
+        };
+        let project = checked_project(project).map_err(|error| vec![error])?;
+        let server = MetadataServer::new(server, SCOPE).map_err(|error| vec![error])?;
+        return Ok((Issuer::Metadata(server), project));
+    }
+    if server.is_some() {
+        return one("metadata_server", "is used only with credentials = \"metadata\"");
+    }
+    let Some(file) = file else {
+        return one(
+            "service_account",
+            "is required for kind \"fcm\"; or credentials = \"metadata\" inside Google Cloud",
+        );
+    };
+    let account = Box::new(ServiceAccount::parse(file)?);
+    let project = project(context, &account).map_err(|error| vec![error])?;
+    Ok((Issuer::Account { account, scope: SCOPE }, project))
 }
 
 fn project(context: &Context, account: &ServiceAccount) -> Result<String, SettingError> {
     match context.values.text("project_id") {
-        Some(project) if is_project(project) => Ok(project.to_owned()),
-        Some(_) => Err(SettingError::new(
-            "project_id",
-            "is no project id: letters, digits, hyphens, as in the Firebase console",
-        )),
+        Some(project) => checked_project(project),
         None if is_project(&account.project_id) => Ok(account.project_id.clone()),
         None => Err(SettingError::new(
             "service_account",
             "field `project_id` is no project id; give `project_id` beside `service_account`",
         )),
     }
+}
+
+fn checked_project(project: &str) -> Result<String, SettingError> {
+    if is_project(project) {
+        return Ok(project.to_owned());
+    }
+    let detail = "is no project id: letters, digits, hyphens, as in the Firebase console";
+    Err(SettingError::new("project_id", detail))
 }
 
 /// Ids, numbers, and `example.com:id` of a domain: what can stand in the path.
@@ -337,7 +383,7 @@ fn uri(endpoint: &Url, project: &str) -> Result<Uri, SettingError> {
 fn unsent(invalid: &Invalid) -> Answer {
     Answer::new(Outcome::MessageInvalid)
         .code(invalid.code)
-        .detail(&invalid.detail)
+        .detail(&invalid.to_string())
         .processed(Processed::No)
 }
 

@@ -100,7 +100,7 @@ fn fits(weight: &Weight, most: usize) -> Result<(), Invalid> {
         return Ok(());
     }
     let detail = format!("{} bytes of payload, and FCM takes {most}", weight.0);
-    Err(Invalid { code: "too_large", detail })
+    Err(Invalid::new("too_large", detail))
 }
 
 fn message(push: &Push) -> Value {

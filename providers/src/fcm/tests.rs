@@ -174,6 +174,7 @@ fn call(fcm: &dyn Provider, push: &Push, address: &[(&str, &str)]) -> Call {
         payload: Arc::new(fcm.encode(push).unwrap()),
         address: Address::new(&KIND, address, None, None).unwrap(),
         delivery: Uuid::from_u128(0x0197_aaaa_bbbb_cccc_dddd_eeee_ffff_0000),
+        reference: None,
         pushyard: "0197aaaa-bbbb-cccc-dddd-eeeeffff0000.0123456789012345678901".into(),
         ttl: Duration::from_secs(60),
         expires_at: 1_700_000_060,
@@ -385,6 +386,29 @@ fn settings_that_cannot_work_are_refused_by_key() {
     };
     let none = build(&|context| context.values = Values::default());
     assert_eq!(none[0].key, "service_account");
+    let table: [(&[(&'static str, &str)], &str); 5] = [
+        (&[("credentials", "metadata")], "project_id"),
+        (&[("credentials", "metadata"), ("project_id", "a b")], "project_id"),
+        (
+            &[("credentials", "metadata"), ("project_id", "p"), ("metadata_server", "here")],
+            "metadata_server",
+        ),
+        (&[("metadata_server", "http://a")], "metadata_server"),
+        (&[("credentials", "service_account")], "service_account"),
+    ];
+    for (settings, key) in table {
+        let errors = build(&|context| {
+            context.values = Values::default();
+            for (name, value) in settings {
+                context.values.insert(name, Setting::Text((*value).to_owned()));
+            }
+        });
+        assert_eq!(errors[0].key, key, "{settings:?}");
+    }
+    let both = build(&|context| {
+        context.values.insert("credentials", Setting::Text("metadata".to_owned()));
+    });
+    assert_eq!(both[0].key, "service_account");
     let project = build(&|context| {
         context.values.insert("project_id", Setting::Text("a/../b".to_owned()));
     });

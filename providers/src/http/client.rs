@@ -9,8 +9,9 @@
 //!
 //! A call ends in an answer, at most [`LONGEST_BODY`] of its body, or in a
 //! [`Failure`] that says whether the peer may have seen the request. Everything
-//! before the connection stands is `Processed::No`; afterwards this client
+//! before the connection stands is `Processed::No`; afterwards a [`Client::call`]
 //! cannot see which bytes left, so all but a refused stream is `Maybe`.
+//! [`Client::push`] watches the body of the request and knows more.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -18,11 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
 
 use super::pool::Failure;
 use super::tls;
-use crate::Processed;
+use crate::{Processed, VendorRequest, Written};
 
 /// Bodies are read to here and dropped after: an endless answer must not fill
 /// the memory, and no vendor's is longer.
@@ -108,6 +110,41 @@ impl Client {
     pub async fn call(&self, request: Request<Bytes>) -> Result<Answered, Failure> {
         let request = reqwest::Request::try_from(request)
             .map_err(|error| unsent("request", reason(&error.without_url())))?;
+        self.execute(request).await
+    }
+
+    /// The same for a push: `written` is set when the request goes out. A call that
+    /// fails before that was certainly not processed, whatever went wrong; so a
+    /// kept connection that the peer has closed in the meantime costs nothing.
+    ///
+    /// # Errors
+    /// [`Failure`] says whether the request may have been processed.
+    pub async fn push(
+        &self,
+        request: VendorRequest,
+        written: &Written,
+    ) -> Result<Answered, Failure> {
+        let VendorRequest { method, uri, mut headers, body } = request;
+        // Said here, for a body that is watched does not tell its length.
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let seen = written.clone();
+        let body = Full::new(body).map_frame(move |frame| {
+            seen.set();
+            frame
+        });
+        let mut request = Request::new(reqwest::Body::wrap(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| unsent("request", reason(&error.without_url())))?;
+        self.execute(request).await.map_err(|failure| match written.is_set() {
+            true => failure,
+            false => Failure { processed: Processed::No, ..failure },
+        })
+    }
+
+    async fn execute(&self, request: reqwest::Request) -> Result<Answered, Failure> {
         let mut response = self.0.execute(request).await.map_err(failure)?;
         let mut body = BytesMut::new();
         while body.len() < LONGEST_BODY {

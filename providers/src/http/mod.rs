@@ -2,6 +2,7 @@
 //! take thousands of pushes a second, and a small common client for peers that
 //! are asked rarely (token endpoints, and the low-rate kinds to come).
 
+pub(crate) mod channel;
 pub mod client;
 pub mod pool;
 pub mod retry_after;

@@ -49,7 +49,7 @@ impl std::error::Error for UnknownVendor {}
 /// A vendor at this moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VendorStatus {
-    /// `apns`, `fcm`, `fcm-oauth`.
+    /// `apns`, `apns-sandbox`, `fcm`, `fcm-oauth`, `ntfy`, `gotify`, `webhook`.
     pub name: &'static str,
     /// How it behaves.
     pub behaviour: Behaviour,
@@ -70,7 +70,7 @@ pub struct VendorStatus {
 impl Serialize for VendorStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let milliseconds = |time: std::time::Duration| time.as_millis() as u64;
-        let mut item = serializer.serialize_struct("VendorStatus", 14)?;
+        let mut item = serializer.serialize_struct("VendorStatus", 16)?;
         item.serialize_field("name", self.name)?;
         item.serialize_field("mode", &self.behaviour.mode)?;
         item.serialize_field("requests", &self.requests)?;
@@ -85,6 +85,8 @@ impl Serialize for VendorStatus {
         item.serialize_field("ack_latency_ms", &milliseconds(self.behaviour.ack_latency))?;
         item.serialize_field("retry_after_s", &self.behaviour.retry_after_s)?;
         item.serialize_field("limit_per_second", &self.behaviour.limit_per_second)?;
+        item.serialize_field("goaway_after", &self.behaviour.goaway_after)?;
+        item.serialize_field("clock_offset_s", &self.behaviour.clock_offset_s)?;
         item.end()
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::problem::{FieldFault, Problem};
 use crate::faults::{Behaviour, Mode};
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 10] = [
     "mode",
     "status",
     "share",
@@ -20,6 +20,8 @@ const FIELDS: [&str; 8] = [
     "retry_after_s",
     "for",
     "limit_per_second",
+    "goaway_after",
+    "clock_offset_s",
 ];
 
 /// Reads a behaviour.
@@ -68,6 +70,12 @@ impl Wish {
             limit_per_second: self.take("limit_per_second", "a whole number", |value| {
                 value.as_u64()?.try_into().ok()
             }),
+            goaway_after: self.take("goaway_after", "a whole number from 1", |value| {
+                value.as_u64()?.try_into().ok().filter(|answers| *answers > 0)
+            }),
+            clock_offset_s: self
+                .take("clock_offset_s", "a whole number, negative for behind", Value::as_i64)
+                .unwrap_or_default(),
         }
     }
 
@@ -133,7 +141,8 @@ mod tests {
     fn every_field_is_read() {
         let body =
             br#"{"mode":"failing","status":503,"share":0.3,"latency_ms":50,"ack_latency_ms":5,
-                        "retry_after_s":20,"for":"10s","limit_per_second":100}"#;
+                        "retry_after_s":20,"for":"10s","limit_per_second":100,
+                        "goaway_after":7,"clock_offset_s":-90}"#;
         let behaviour = read(body).unwrap();
         assert_eq!(behaviour.mode, Mode::Failing);
         assert_eq!(behaviour.status, Some(503));
@@ -143,6 +152,7 @@ mod tests {
         assert_eq!(behaviour.retry_after_s, Some(20));
         assert_eq!(behaviour.lasts, Some(Duration::from_secs(10)));
         assert_eq!(behaviour.limit_per_second, Some(100));
+        assert_eq!((behaviour.goaway_after, behaviour.clock_offset_s), (Some(7), -90));
     }
 
     #[test]
@@ -159,7 +169,7 @@ mod tests {
 
     #[test]
     fn closed_door_has_no_share() {
-        for mode in ["refusing", "unreachable"] {
+        for mode in ["refusing", "unreachable", "tls"] {
             let body = format!("{{\"mode\":\"{mode}\",\"share\":0.5}}");
             assert!(matches!(read(body.as_bytes()), Err(Problem::Invalid(_))));
         }

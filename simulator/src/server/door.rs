@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -161,6 +162,9 @@ async fn connect<V: Vendor>(
     world: Arc<World<V>>,
 ) {
     let mut watch = world.vendor.front().watch();
+    if watch.borrow().mode == Mode::Tls {
+        return refuse_handshake(stream).await;
+    }
     // Small answers must not wait for the client's acknowledgements.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -188,7 +192,7 @@ async fn connect<V: Vendor>(
         // Accepted, and never a byte of HTTP.
         signals.fall_silent();
         hold(wire, watch).await;
-    } else if behaviour.mode == Mode::Refusing {
+    } else if behaviour.mode.hangs_up() {
         // Shut while this one was in the handshake.
     } else if is_http2 {
         http2::serve(world, session, wire, signals, watch).await;
@@ -197,11 +201,31 @@ async fn connect<V: Vendor>(
     }
 }
 
+/// Answers the client's first bytes with a fatal alert, as a server does whose
+/// certificate is gone.
+async fn refuse_handshake(mut stream: TcpStream) {
+    // RFC 8446, section 6: alert (21), legacy version 3.3, two bytes: fatal (2),
+    // handshake_failure (40).
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+    // What is not read would turn our close into a reset that overtakes the alert.
+    let mut hello = [0; 4096];
+    let said = async {
+        if stream.read(&mut hello).await? == 0 {
+            return Ok(0);
+        }
+        stream.write_all(&ALERT).await?;
+        stream.shutdown().await?;
+        stream.read(&mut hello).await
+    };
+    // Whether the client waited for it is its own affair.
+    let _ = tokio::time::timeout(HANDSHAKE, said).await;
+}
+
 /// Reads and discards until the client closes or the silence ends.
 async fn hold(mut wire: Wire, mut watch: tokio::sync::watch::Receiver<Behaviour>) {
     let mut scratch = [0; 1];
     tokio::select! {
-        _ = tokio::io::AsyncReadExt::read(&mut wire, &mut scratch) => {}
+        _ = wire.read(&mut scratch) => {}
         _ = watch.wait_for(|behaviour| !behaviour.mutes()) => {}
     }
 }

@@ -18,7 +18,7 @@ use super::body::MAX_BODY;
 use super::course::{World, answer_of};
 use super::wire::{Signals, Wire};
 use crate::clock;
-use crate::faults::{Behaviour, Mode};
+use crate::faults::Behaviour;
 use crate::ledger::lock;
 use crate::station::{InFlight, sleep_until};
 use crate::vendor::{Act, Body, Vendor};
@@ -42,7 +42,7 @@ pub(super) async fn serve<V: Vendor>(
             _ = &mut connection => return,
             changed = watch.changed() => {
                 let behaviour = *watch.borrow_and_update();
-                if changed.is_err() || behaviour.mode == Mode::Refusing {
+                if changed.is_err() || behaviour.mode.hangs_up() {
                     return;
                 }
                 if behaviour.mutes() {

@@ -23,9 +23,10 @@ use tokio::sync::watch;
 use super::body::Reading;
 use super::course::{Plan, World};
 use super::frames;
+use super::manners::Manners;
 use super::wire::{Signals, Wire};
 use crate::clock;
-use crate::faults::{Behaviour, Mode};
+use crate::faults::Behaviour;
 use crate::station::{Counts, InFlight, sleep_until};
 use crate::vendor::{Act, Answer, Body, Excess, Streams, Vendor};
 
@@ -56,7 +57,7 @@ pub(super) async fn serve<V: Vendor>(
     let connection = tokio::select! {
         connection = handshake => connection,
         // A vendor that goes away does not wait for a preface.
-        _ = watch.wait_for(|now| now.mutes() || now.mode == Mode::Refusing) => return,
+        _ = watch.wait_for(|now| now.mutes() || now.mode.hangs_up()) => return,
     };
     if let Ok(connection) = connection {
         Serving {
@@ -68,6 +69,9 @@ pub(super) async fn serve<V: Vendor>(
             raise: (streams.at_first < streams.proven).then_some(Raise::Unproven),
             streams,
             last_taken: 0,
+            newest: 0,
+            answers: 0,
+            manners: Manners::new(world.vendor.manners()),
             cutoff: None,
             abandoned: Vec::new(),
             end: End::None,
@@ -92,6 +96,11 @@ struct Serving<V: Vendor> {
     raise: Option<Raise>,
     /// The highest stream that was processed.
     last_taken: u32,
+    /// The highest stream that was begun.
+    newest: u32,
+    /// Streams that were answered.
+    answers: u32,
+    manners: Manners,
     /// Streams above were disowned by a GOAWAY.
     cutoff: Option<u32>,
     /// Streams that nothing more is said on.
@@ -155,6 +164,9 @@ impl<V: Vendor> Future for Serving<V> {
                 return Poll::Ready(());
             }
         }
+        if let Some(farewell) = this.manners.poll_idle(cx) {
+            this.go_away(this.newest, Reason::NO_ERROR, farewell);
+        }
         loop {
             while !this.waiting.is_empty()
                 && let Poll::Ready(Some(next)) = this.waiting.poll_next_unpin(cx)
@@ -172,6 +184,10 @@ impl<V: Vendor> Future for Serving<V> {
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => {}
+            }
+            let pings = this.signals.take_pings();
+            if let Some(rebuke) = this.manners.pinged(pings) {
+                this.go_away(this.newest, Reason::ENHANCE_YOUR_CALM, rebuke);
             }
             this.raise_limit();
             match this.end {
@@ -199,7 +215,7 @@ impl<V: Vendor> Serving<V> {
         }
         // A connection that fell silent stays so; it ends with the silence, so
         // that nothing which was sent into it is ever taken.
-        behaviour.mode == Mode::Refusing || matches!(self.end, End::Lingering)
+        behaviour.mode.hangs_up() || matches!(self.end, End::Lingering)
     }
 
     /// A new stream.
@@ -221,6 +237,8 @@ impl<V: Vendor> Serving<V> {
         if self.disowned(stream.id()) {
             return self.abandon(stream);
         }
+        self.newest = self.newest.max(stream.id());
+        self.manners.busy();
         let mut reading = Reading::new(body);
         match reading.poll(cx) {
             Poll::Ready(Some(body)) => self.arrived(stream, &head, &body),
@@ -319,6 +337,12 @@ impl<V: Vendor> Serving<V> {
         self.last_taken = self.last_taken.max(stream.id());
         let (head, body) = answer.into_parts();
         let head = http::Response::from_parts(head, ());
+        self.answers = self.answers.saturating_add(1);
+        let behaviour = stream.flight.0.behaviour();
+        if behaviour.goaway_after.is_some_and(|most| self.answers >= most) && self.cutoff.is_none()
+        {
+            self.go_away(self.newest, Reason::NO_ERROR, self.manners.farewell());
+        }
         // An error here means that the client has closed the stream.
         if let Ok(mut sending) = stream.respond.send_response(head, body.is_empty())
             && !body.is_empty()

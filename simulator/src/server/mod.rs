@@ -11,6 +11,7 @@ pub(crate) mod door;
 mod frames;
 mod http1;
 mod http2;
+pub(crate) mod manners;
 pub(crate) mod tls;
 mod wire;
 

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::frames::{self, Frames, HEADERS, Head, RST_STREAM};
+use super::frames::{self, ACK, Frames, HEADERS, Head, PING, RST_STREAM};
 use crate::ledger::lock;
 
 /// The preface that an HTTP/2 client begins with (RFC 9113, section 3.4).
@@ -43,6 +43,8 @@ pub(super) struct Signals {
     /// Streams that were opened beyond the limit.
     breaches: Mutex<Vec<u32>>,
     has_breaches: AtomicBool,
+    /// PINGs of the client.
+    pings: AtomicU32,
 }
 
 impl Signals {
@@ -63,6 +65,11 @@ impl Signals {
     /// Changes the limit in the next SETTINGS frame that the library sends.
     pub(super) fn announce(&self, limit: u32) {
         self.announce.store(limit, Relaxed);
+    }
+
+    /// PINGs that have come since this was last asked.
+    pub(super) fn take_pings(&self) -> u32 {
+        self.pings.swap(0, Relaxed)
     }
 
     /// Whether this stream was opened too early.
@@ -155,6 +162,8 @@ impl Flow {
                 }
             } else if head.kind == RST_STREAM {
                 *open = open.saturating_sub(1);
+            } else if head.kind == PING && head.flags & ACK == 0 {
+                signals.pings.fetch_add(1, Relaxed);
             }
         });
     }

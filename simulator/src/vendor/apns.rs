@@ -29,6 +29,7 @@ use super::{
 };
 use crate::identity;
 use crate::ledger::lock;
+use crate::server::manners::Rules;
 use crate::station::Station;
 
 /// "Not older than one hour at Apple's clock."
@@ -38,10 +39,30 @@ const CLOCK_SKEW_S: u64 = 300;
 /// Verified tokens that are remembered; a sender has one or two.
 const REMEMBERED: usize = 256;
 
-/// The vendor.
+/// Apple's two worlds: each has device tokens of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Environment {
+    Production,
+    Sandbox,
+}
+
+impl Environment {
+    /// The word in a key's file name.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Sandbox => "sandbox",
+        }
+    }
+}
+
+/// The vendor in one environment.
 pub(crate) struct Apns {
     station: Arc<Station>,
-    keys: BTreeMap<String, Vec<u8>>,
+    environment: Environment,
+    /// By key id: the public key, and whether it belongs here. `AuthKey_ID.p8` is
+    /// good in both environments, `AuthKey_ID.sandbox.p8` in one.
+    keys: BTreeMap<String, (Vec<u8>, bool)>,
     topics: Vec<String>,
     max_streams: u32,
     token_interval: Duration,
@@ -51,6 +72,8 @@ pub(crate) struct Apns {
 /// What a verified provider token says.
 struct ProviderToken {
     key_id: String,
+    /// Whether its key is one of this environment.
+    belongs: bool,
     issued_s: u64,
 }
 
@@ -68,12 +91,18 @@ pub(crate) struct Session {
 impl Apns {
     pub(crate) fn new(
         station: Arc<Station>,
+        environment: Environment,
         keys: BTreeMap<String, Vec<u8>>,
         settings: &crate::Settings,
     ) -> Self {
+        let placed = |(name, key): (String, Vec<u8>)| match name.split_once('.') {
+            Some((id, word)) => (id.to_owned(), (key, word == environment.word())),
+            None => (name, (key, true)),
+        };
         Self {
             station,
-            keys,
+            environment,
+            keys: keys.into_iter().map(placed).collect(),
             topics: settings.apns_topics.clone(),
             max_streams: settings.apns_max_streams,
             token_interval: settings.apns_token_interval,
@@ -88,12 +117,12 @@ impl Apns {
         }
         let jwt = Jwt::read(token)?;
         let key_id = jwt.header.kid.clone()?;
-        let key = self.keys.get(&key_id)?;
+        let (key, belongs) = self.keys.get(&key_id)?;
         let good = jwt.header.alg == "ES256"
             && jwt.text("iss") == Some(identity::TEAM_ID)
             && jwt.is_signed_by(&ECDSA_P256_SHA256_FIXED, key);
         let issued_s = jwt.time("iat").filter(|_| good)?;
-        let verified = Arc::new(ProviderToken { key_id, issued_s });
+        let verified = Arc::new(ProviderToken { key_id, belongs: *belongs, issued_s });
         let mut all = lock(&self.verified);
         if all.len() >= REMEMBERED {
             all.clear();
@@ -112,6 +141,9 @@ impl Apns {
     ) -> Result<Arc<ProviderToken>, Reason> {
         let verified =
             bearer(value).and_then(|token| self.verify(token)).ok_or(Reason::INVALID_TOKEN)?;
+        if !verified.belongs {
+            return Err(Reason(403, "BadEnvironmentKeyIdInToken"));
+        }
         let bound = session.key_id.as_ref();
         if bound.is_some_and(|bound| *bound != verified.key_id) {
             return Err(Reason(403, "UnrelatedKeyIdInToken"));
@@ -159,6 +191,10 @@ impl Vendor for Apns {
             proven: self.max_streams,
             excess: Excess::Refuse,
         }
+    }
+
+    fn manners(&self) -> Rules {
+        Rules { farewell: r#"{"reason":"Shutdown"}"#, ..Rules::default() }
     }
 
     fn authenticate(
@@ -216,7 +252,7 @@ impl Vendor for Apns {
             Ok(token)
         });
         let mut verdict = match checked {
-            Ok(token) => apns_device::judge(&call, token, &id),
+            Ok(token) => apns_device::judge(&call, self.environment, token, &id),
             Err(answer) => Verdict::refuse(*answer),
         };
         if let Act::Answer(answer) | Act::AnswerAndGoaway(answer, _) = &mut verdict.act {

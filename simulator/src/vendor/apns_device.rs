@@ -26,9 +26,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
 
+use super::apns::Environment;
 use super::{Act, Answer, Call, Verdict, html_answer, with_retry_after};
 use crate::faults::Quirk;
 use crate::ledger::Key;
+
+/// What the text of a sandbox token begins with.
+const SANDBOX: &str = "sandbox-";
 
 /// A status with Apple's word for it.
 #[derive(Clone, Copy)]
@@ -63,7 +67,12 @@ struct Payload<'a> {
 }
 
 /// Judges a push that is well-formed but for its payload and its token.
-pub(super) fn judge(call: &Call<'_>, token: &str, id: &HeaderValue) -> Verdict {
+pub(super) fn judge(
+    call: &Call<'_>,
+    environment: Environment,
+    token: &str,
+    id: &HeaderValue,
+) -> Verdict {
     let refuse = |reason: Reason| Verdict::refuse(reason.answer());
     let Some(text) = Text::of(token) else {
         return refuse(Reason::BAD_DEVICE_TOKEN);
@@ -85,7 +94,15 @@ pub(super) fn judge(call: &Call<'_>, token: &str, id: &HeaderValue) -> Verdict {
     if let Some(code) = Code::of(token) {
         return judge_code(code, key, call.now_ms);
     }
-    match Quirk::of(text.as_str()) {
+    // Apple does not tell a token of the other environment from a broken one.
+    let wanted = match (environment, text.as_str().strip_prefix(SANDBOX)) {
+        (Environment::Production, None) => text.as_str(),
+        (Environment::Sandbox, Some(rest)) => rest,
+        (Environment::Production, Some(_)) | (Environment::Sandbox, None) => {
+            return refuse(Reason::BAD_DEVICE_TOKEN);
+        }
+    };
+    match Quirk::of(wanted) {
         None => Verdict::take(key, accepted()),
         Some(Quirk::Gone) => gone("Unregistered", Some(call.now_ms)),
         Some(Quirk::Bad) => refuse(Reason::BAD_DEVICE_TOKEN),
@@ -157,10 +174,10 @@ impl Code {
     }
 }
 
-/// The beginning of the text that a token spells in hex: as much as the longest
-/// quirk needs, without allocating.
+/// The beginning of the text that a token spells in hex: as much as the sandbox's
+/// mark and the longest quirk need, without allocating.
 struct Text {
-    bytes: [u8; 16],
+    bytes: [u8; 24],
     length: usize,
 }
 
@@ -171,7 +188,7 @@ impl Text {
         if !token.len().is_multiple_of(2) || !token.iter().all(u8::is_ascii_hexdigit) {
             return None;
         }
-        let mut text = Self { bytes: [0; 16], length: 0 };
+        let mut text = Self { bytes: [0; 24], length: 0 };
         let value = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
         for (slot, pair) in text.bytes.iter_mut().zip(token.chunks_exact(2)) {
             let byte = (value(pair[0]) << 4) | value(pair[1]);

@@ -8,12 +8,15 @@
 //! Sources: Firebase documentation, "Method: projects.messages.send", "FCM error
 //! codes", "FCM throttling and quotas".
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header, request};
 use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 
 use super::oauth::OAuth;
 use super::{
@@ -23,11 +26,16 @@ use super::{
 use crate::clock;
 use crate::faults::{Quirk, numbered};
 use crate::identity;
-use crate::ledger::Key;
+use crate::ledger::{Key, lock};
+use crate::server::manners::Rules;
 use crate::station::{Station, Window};
 
 /// Where the token endpoint is.
 pub(crate) const TOKEN_PATH: &str = "/token";
+/// Where a machine's own tokens are; on Google's machines this is a host of its own.
+const METADATA_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The vendor.
 pub(crate) struct Fcm {
@@ -36,8 +44,32 @@ pub(crate) struct Fcm {
     max_streams: u32,
     quota_per_minute: Option<u32>,
     minute: Window,
+    device_per_minute: Option<u32>,
+    devices: Mutex<Devices>,
+    rules: Rules,
     /// Makes message names unique.
     sent: AtomicU64,
+}
+
+/// What each device got in the present minute, by a hash of its token.
+#[derive(Default)]
+struct Devices {
+    began: Option<Instant>,
+    counts: HashMap<u64, u32, RandomState>,
+}
+
+impl Devices {
+    /// Whether one more fits the limit.
+    fn take(&mut self, device: &str, limit: u32, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now.duration_since(began) >= MINUTE) {
+            self.began = Some(now);
+            self.counts.clear();
+        }
+        let device = self.counts.hasher().hash_one(device);
+        let count = self.counts.entry(device).or_default();
+        *count = count.saturating_add(1);
+        *count <= limit
+    }
 }
 
 /// What is remembered of one connection: the last credential that was good, so
@@ -54,7 +86,14 @@ impl Fcm {
             oauth,
             max_streams: settings.fcm_max_streams,
             quota_per_minute: settings.fcm_quota_per_minute,
-            minute: Window::new(Duration::from_secs(60)),
+            minute: Window::new(MINUTE),
+            device_per_minute: settings.fcm_device_per_minute,
+            devices: Mutex::default(),
+            rules: Rules {
+                idle: Some((settings.fcm_idle, "session_timed_out")),
+                pings: Some((settings.fcm_ping_spacing, "too_many_pings")),
+                farewell: "",
+            },
             sent: AtomicU64::new(0),
         }
     }
@@ -78,6 +117,12 @@ impl Fcm {
         if message.validate_only {
             return judge_dry_run(&message.target, &name, call.now_ms);
         }
+        if let Some(limit) = self.device_per_minute
+            && message.is_device
+            && !lock(&self.devices).take(&message.target, limit, clock::instant())
+        {
+            return Verdict::refuse(fcm_answer::device_quota(&message.target));
+        }
         let key = message.key.unwrap_or_else(|| Key::Text(name.clone()));
         judge_target(&message.target, key, &name, call.now_ms)
     }
@@ -100,7 +145,7 @@ impl Vendor for Fcm {
     }
 
     fn station(&self, path: &str) -> &Arc<Station> {
-        if path == TOKEN_PATH { &self.oauth.station } else { &self.station }
+        if is_tokens(path) { &self.oauth.station } else { &self.station }
     }
 
     fn streams(&self, _session: &Session) -> Streams {
@@ -111,13 +156,17 @@ impl Vendor for Fcm {
         }
     }
 
+    fn manners(&self) -> Rules {
+        self.rules
+    }
+
     fn authenticate(
         &self,
         session: &mut Session,
         head: &request::Parts,
         now_ms: u64,
     ) -> Result<(), Refusal> {
-        if head.uri.path() == TOKEN_PATH {
+        if is_tokens(head.uri.path()) {
             return Ok(());
         }
         let value = head
@@ -148,6 +197,9 @@ impl Vendor for Fcm {
         if path == TOKEN_PATH {
             return self.oauth.judge(&call);
         }
+        if path == METADATA_PATH {
+            return self.oauth.judge_metadata(&call);
+        }
         let project = path
             .strip_prefix("/v1/projects/")
             .and_then(|rest| rest.strip_suffix("/messages:send"))
@@ -168,7 +220,7 @@ impl Vendor for Fcm {
     }
 
     fn fault(&self, fault: Fault, head: &request::Parts, _now_ms: u64) -> Answer {
-        if head.uri.path() == TOKEN_PATH {
+        if is_tokens(head.uri.path()) {
             return OAuth::fault(fault, head);
         }
         match fault {
@@ -177,6 +229,11 @@ impl Vendor for Fcm {
             Fault::Unauthorised => fcm_answer::unauthenticated(),
         }
     }
+}
+
+/// Whether a path of this origin is about access tokens.
+fn is_tokens(path: &str) -> bool {
+    path == TOKEN_PATH || path == METADATA_PATH
 }
 
 fn accepted(name: &str) -> Answer {

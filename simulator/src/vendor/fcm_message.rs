@@ -14,6 +14,8 @@ pub(super) struct Message {
     pub(super) validate_only: bool,
     /// Token, installation id, topic or condition.
     pub(super) target: String,
+    /// Whether that is one device.
+    pub(super) is_device: bool,
     /// `data.pushyard`, when the router sent it.
     pub(super) key: Option<Key>,
 }
@@ -55,7 +57,12 @@ pub(super) fn read(body: &[u8]) -> Result<Message, Fault> {
     if size > limit {
         return Err(Fault::Size(limit));
     }
-    Ok(Message { validate_only: reading.validate_only, target: reading.target, key: reading.key })
+    Ok(Message {
+        validate_only: reading.validate_only,
+        target: reading.target,
+        is_device: !reading.to_topic,
+        key: reading.key,
+    })
 }
 
 #[derive(Default)]

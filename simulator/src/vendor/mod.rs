@@ -12,10 +12,15 @@ mod apns_headers;
 pub(crate) mod fcm;
 mod fcm_answer;
 mod fcm_message;
+pub(crate) mod gotify;
 mod json_shape;
 mod json_walk;
 mod jwt;
+pub(crate) mod ntfy;
+mod ntfy_message;
 pub(crate) mod oauth;
+mod self_hosted;
+pub(crate) mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +30,7 @@ use http::{HeaderValue, Response, StatusCode, header, request};
 use rustls_pki_types::CertificateDer;
 
 use crate::ledger::Key;
+use crate::server::manners::Rules;
 use crate::station::Station;
 
 /// A vendor's answer, ready to be sent.
@@ -49,6 +55,11 @@ pub(crate) trait Vendor: Send + Sync + 'static {
 
     /// How many streams a connection may have open, and what happens beyond.
     fn streams(&self, session: &Self::Session) -> Streams;
+
+    /// What is expected of a connection beside its requests.
+    fn manners(&self) -> Rules {
+        Rules::default()
+    }
 
     /// Checks the credential of a request; the error is the vendor's answer.
     fn authenticate(

@@ -1,6 +1,9 @@
 //! Google's token endpoint: a signed assertion in, an access token out.
 //!
-//! It lives on FCM's origin, at `/token`, but is a station of its own: that it
+//! The metadata server of a machine in Google's cloud gives out the same tokens
+//! without an assertion, to whoever sends the header that no browser would.
+//!
+//! Both live on FCM's origin, but are a station of its own: that it
 //! is down while FCM is up is an outage of its own kind, which a router with a
 //! good cached token must not notice. The signature is verified for real, and
 //! the claims as RFC 7523, section 3, and Google's page "Using OAuth 2.0 for
@@ -10,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
-use http::{Method, StatusCode, header, request};
+use http::{HeaderValue, Method, StatusCode, header, request};
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -65,6 +68,22 @@ impl OAuth {
             Ok(()) => Verdict::refuse(self.grant(call.now_ms)),
             Err(refusal) => Verdict::refuse(refusal.answer()),
         }
+    }
+
+    /// The metadata server ("About VM metadata"): a GET with `Metadata-Flavor:
+    /// Google`, which the answer has as well.
+    pub(super) fn judge_metadata(&self, call: &Call<'_>) -> Verdict {
+        const FLAVOR: &str = "metadata-flavor";
+        let google = HeaderValue::from_static("Google");
+        let mut answer = if call.head.method != Method::GET {
+            html_answer(StatusCode::METHOD_NOT_ALLOWED)
+        } else if call.head.headers.get(FLAVOR) != Some(&google) {
+            html_answer(StatusCode::FORBIDDEN)
+        } else {
+            self.grant(call.now_ms)
+        };
+        answer.headers_mut().insert(FLAVOR, google);
+        Verdict::refuse(answer)
     }
 
     fn check(&self, call: &Call<'_>) -> Result<(), Refusal> {

@@ -1,6 +1,7 @@
 //! Every fault of a request, and how it is told.
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Method;
@@ -379,9 +380,18 @@ async fn a_body_that_cannot_be_read_is_400_with_line_and_column() {
     let deep = format!("{{\"to\":{}1{}}}", "[".repeat(40), "]".repeat(40));
     let cases: [(Vec<u8>, &str); 7] = [
         (b"".to_vec(), "the body is empty; send a JSON object"),
-        (b"to=alice".to_vec(), "expected ident at line 1 column 2"),
-        (format!("{SMALL}\n{SMALL}").into_bytes(), "trailing characters at line 2 column 1"),
-        (format!("{SMALL},").into_bytes(), "trailing characters at line 1 column 70"),
+        (
+            b"to=alice".to_vec(),
+            "this is not JSON at line 1 column 2; look at the quotes, commas and brackets there",
+        ),
+        (
+            format!("{SMALL}\n{SMALL}").into_bytes(),
+            "something follows the end of the JSON document at line 2 column 1",
+        ),
+        (
+            format!("{SMALL},").into_bytes(),
+            "something follows the end of the JSON document at line 1 column 70",
+        ),
         (b"{\"to\":\"\xff\"}".to_vec(), "the body is not UTF-8 at line 1 column 8"),
         (deep.into_bytes(), "nested more than 32 levels deep at line 1 column 38"),
         (
@@ -427,6 +437,28 @@ async fn a_body_that_does_not_come_in_time_is_408() {
     assert_eq!(answer.status, 408);
     assert!(answer.body.is_empty());
     assert!(answer.header("x-request-id").is_some());
+}
+
+/// A body that comes piece by piece, a piece a second.
+fn piecewise(piece: usize, pieces: usize) -> Body {
+    Body::from_stream(stream::unfold(0, move |sent| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (sent < pieces).then(|| (Ok::<_, io::Error>(vec![b' '; piece]), sent + 1))
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_slower_than_1_kib_a_second_is_408_long_before_the_timeout() {
+    let house = House::new(Setup::default());
+    let began = house.clock.now().instant;
+    let answer = house.send(post("/v1/messages", piecewise(512, 29))).await;
+    assert_eq!(answer.status, 408);
+    assert!(answer.body.is_empty());
+    let took = house.clock.now().instant - began;
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
+    // Just fast enough, and read to its end: blanks are no message.
+    let answer = house.send(post("/v1/messages", piecewise(1024, 28))).await;
+    assert_eq!(answer.problem(), (400, "malformed".to_owned()));
 }
 
 #[tokio::test]

@@ -23,13 +23,17 @@ use tower::ServiceExt;
 
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::Clock;
-use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Rejected};
-use crate::model::{self, Message, MessageId, Progress};
+use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
+use crate::feedback::Receipts;
+use crate::model::{self, DeliveryId, EventId, Message, MessageId, Progress};
 use crate::routing::{
     Balance, Built, Catalog, HealthSettings, Member, ProviderIndex, ProviderSettings, Rate,
     RetrySettings, Route,
 };
-use crate::store::{Figures, Health, Record, Recovered, Store, StoreError};
+use crate::store::{
+    Actions, DeadFilter, DeadLetters, Figures, Health, OutboxEvent, Record, Recovered, Store,
+    StoreError, Write,
+};
 use crate::telemetry::{Scrape, Telemetry};
 
 /// A title that apns of this house does not take.
@@ -65,13 +69,17 @@ impl Provider for TestProvider {
         assert_ne!(title, Some(PANICS), "as the test wants it");
         if self.profile.kind == "apns" && title == Some(TOO_LARGE_FOR_APNS) {
             let detail = "the payload has 5000 bytes, at most 4096 are taken".to_owned();
-            return Err(Invalid { code: "too_large", detail });
+            return Err(Invalid::new("too_large", detail));
+        }
+        if push.overrides.get(self.profile.kind).is_some_and(|patch| patch.contains("refused")) {
+            let pointer = format!("/overrides/{}/refused", self.profile.kind);
+            return Err(Invalid::at("override", pointer, "is refused"));
         }
         Ok(Payload { body: Template::new(&Value::Null), headers: Vec::new(), detail: None })
     }
 
     fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        Err(Invalid { code: "test", detail: String::new() })
+        Err(Invalid::new("test", ""))
     }
 
     fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {
@@ -128,7 +136,7 @@ fn built(
         probe: None,
     };
     let provider = Arc::new(TestProvider { profile, app });
-    Built { settings: Arc::new(settings), provider, serial }
+    Built { settings: Arc::new(settings), provider, serial, retired: false }
 }
 
 /// `default`: apns (app com.example.shop) and fcm; `europe`: fcm-eu of region eu.
@@ -169,6 +177,8 @@ pub(super) struct World {
     keys: BTreeMap<[u8; 16], MessageId>,
     held: Vec<(Arc<model::Body>, Reply)>,
     waiting: Vec<oneshot::Sender<()>>,
+    /// Deliveries that devices say they have.
+    pub(super) receipts: Vec<DeliveryId>,
 }
 
 impl World {
@@ -250,11 +260,50 @@ impl Store for FakeStore {
         Figures::default()
     }
 
+    fn write(&self, _: Vec<Write>) -> oneshot::Receiver<()> {
+        oneshot::channel().1
+    }
+
+    fn events(
+        &self,
+        _: &str,
+        _: Option<EventId>,
+        _: usize,
+    ) -> Result<Vec<OutboxEvent>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn event_clients(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn dead_letters(
+        &self,
+        _: &DeadFilter,
+        _: Option<DeliveryId>,
+        _: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        Ok(DeadLetters::default())
+    }
+
+    fn is_dead(&self, _: DeliveryId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn actions(&self, _: Option<u64>, _: usize) -> Result<Actions, StoreError> {
+        Ok(Actions::default())
+    }
+
     fn commit_times(&self) -> Vec<(u32, Duration)> {
         Vec::new()
     }
 
     fn close(&self) {}
+}
+
+/// As every house here knows them.
+pub(super) fn receipts() -> Receipts {
+    Receipts::new(&[7; 32])
 }
 
 /// How a house differs from the usual one.
@@ -287,6 +336,7 @@ impl House {
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),
             authenticator: Arc::new(Authenticator::new(setup.clients, &clock)),
+            receipts: Arc::new(receipts()),
             clock: Arc::clone(&clock),
             limits: setup.limits,
             closed: closed.clone(),
@@ -318,6 +368,7 @@ impl House {
             oldest: Vec::new(),
             store_bytes: 0,
             dead_letters: 0,
+            events_pending: 0,
         });
         String::from_utf8(text).unwrap()
     }
@@ -337,7 +388,17 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
         match command {
             Command::Submit(body, reply) => world.submit(body, reply),
             Command::Cancel(_, reply) => drop(reply.send(world.cancelled)),
+            Command::Operate(_, reply) | Command::Reconfigure(_, reply) => {
+                reply.send(Ok(())).ok();
+            }
             Command::Wait(_, reply) => world.waiting.push(reply),
+            Command::Receipt(id, reply) => {
+                world.receipts.push(id);
+                let _ = reply.send(Received::Noted);
+            }
+            Command::Replay(_, reply) => {
+                let _ = reply.send(Replayed::Unknown);
+            }
             Command::Live(id, reply) => {
                 drop(reply.send(world.live.get(&id).cloned().unwrap_or_default()));
             }

@@ -125,7 +125,8 @@ fn behaviour(mode: Mode) -> Value {
         | Mode::Refusing
         | Mode::Unreachable
         | Mode::Reset
-        | Mode::Goaway => json!({"mode": mode.word()}),
+        | Mode::Goaway
+        | Mode::Tls => json!({"mode": mode.word()}),
     }
 }
 

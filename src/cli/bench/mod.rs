@@ -4,11 +4,14 @@
 //! ports, so that the figures contain everything a user pays for: HTTP, the
 //! durable commit, TLS and HTTP/2 towards the vendors. Each subcommand answers
 //! one question: how much (`throughput`), how fast, also while a vendor fails
-//! (`latency`), and whether a kill loses anything (`crash`). A run that lost an
-//! accepted delivery ends with exit code 1, whatever it measured.
+//! (`latency`), what a whole outage does (`failover`), and whether a kill loses
+//! anything (`crash`). A run that lost an accepted delivery ends with exit code
+//! 1, whatever it measured.
 
 mod crash;
+mod failover;
 mod fault;
+mod figures;
 mod latency;
 mod report;
 mod throughput;
@@ -34,6 +37,8 @@ enum Bench {
     Throughput(throughput::ThroughputArgs),
     /// Measure latency at a fixed rate, also before, during and after faults
     Latency(latency::LatencyArgs),
+    /// Rehearse an outage: play a scenario against a router, and check what it must show
+    Failover(failover::FailoverArgs),
     /// Kill the router under load and count what was lost
     Crash(crash::CrashArgs),
 }
@@ -74,6 +79,7 @@ pub(super) async fn run(args: BenchArgs, json: bool) -> ExitCode {
     let ended = match args.bench {
         Bench::Throughput(args) => until_interrupted(Box::pin(throughput::run(args, json))).await,
         Bench::Latency(args) => until_interrupted(Box::pin(latency::run(args, json))).await,
+        Bench::Failover(args) => until_interrupted(Box::pin(failover::run(args, json))).await,
         Bench::Crash(args) => until_interrupted(Box::pin(crash::run(args, json))).await,
     };
     match ended {

@@ -19,6 +19,19 @@ pub(crate) struct Control {
     caller: Caller,
 }
 
+/// A vendor's counts.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Vendor {
+    /// Its name.
+    pub(crate) name: String,
+    /// Requests, of any kind and with any end.
+    pub(crate) requests: u64,
+    /// Those of them that were dry runs.
+    pub(crate) probes: u64,
+    /// Pushes that were taken.
+    pub(crate) accepted: u64,
+}
+
 /// A delivery's first arrival.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
@@ -62,16 +75,17 @@ impl Control {
 
     /// Pushes that all vendors together have taken, copies included.
     pub(crate) async fn taken(&mut self) -> Result<u64, Failure> {
+        Ok(self.vendors().await?.iter().map(|vendor| vendor.accepted).sum())
+    }
+
+    /// What each vendor has counted.
+    pub(crate) async fn vendors(&mut self) -> Result<Vec<Vendor>, Failure> {
         #[derive(Deserialize)]
         struct Vendors {
             items: Vec<Vendor>,
         }
-        #[derive(Deserialize)]
-        struct Vendor {
-            accepted: u64,
-        }
         let vendors: Vendors = serde_json::from_slice(self.call("GET", "/vendors", b"").await?)?;
-        Ok(vendors.items.iter().map(|vendor| vendor.accepted).sum())
+        Ok(vendors.items)
     }
 
     /// Tells the ledger what ought to arrive.

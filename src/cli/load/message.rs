@@ -32,6 +32,12 @@ impl Message {
     /// A message for that many recipients, each with an address of each kind.
     /// `run` tells the tokens of this run from those of others.
     pub(crate) fn render(recipients: u64, kinds: &[Kind], run: u64) -> Self {
+        Self::asking(recipients, kinds, run, "")
+    }
+
+    /// The same with hex before each APNs token, by which the simulator is asked
+    /// for an answer.
+    pub(crate) fn asking(recipients: u64, kinds: &[Kind], run: u64, apns: &str) -> Self {
         let mut body = String::from("{\"to\":[");
         let mut slots = Vec::new();
         for recipient in 0..recipients {
@@ -39,7 +45,7 @@ impl Message {
             for (at, kind) in kinds.iter().enumerate() {
                 body.push_str(if at == 0 { "" } else { "," });
                 // The counter is the end of every token.
-                body.push_str(&kind.before_counter(run));
+                body.push_str(&kind.before_counter(run, apns));
                 slots.push((body.len(), recipient));
                 body.push_str("0000000000000000\"}");
             }
@@ -76,11 +82,11 @@ impl Message {
 impl Kind {
     /// The address's JSON up to the token's last 16 characters. The beginnings
     /// are ones that the simulator takes for ordinary.
-    fn before_counter(self, run: u64) -> String {
+    fn before_counter(self, run: u64, apns: &str) -> String {
         match self {
             // 8 bytes that spell "pushyard", the run, and zeros: 24 of 32 bytes.
             Self::Apns => {
-                format!("{{\"kind\":\"apns\",\"token\":\"7075736879617264{run:016x}{:016}", 0)
+                format!("{{\"kind\":\"apns\",\"token\":\"{apns}7075736879617264{run:016x}{:016}", 0)
             }
             // An instance id of 22 characters, a colon, and 140.
             Self::Fcm => {

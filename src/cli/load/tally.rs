@@ -97,7 +97,7 @@ pub(crate) async fn settle(
 }
 
 /// What the vendors took.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Ledger {
     summary: Summary,
     first: HashMap<u128, Arrival>,
@@ -152,6 +152,11 @@ impl Ledger {
             let arrival = self.first.get(&one.delivery)?;
             Some(arrival.at_ms.saturating_sub(one.at_ms) * 1000)
         }))
+    }
+
+    /// The first arrivals.
+    pub(crate) fn arrivals(&self) -> impl Iterator<Item = &Arrival> {
+        self.first.values()
     }
 
     /// Deliveries that first arrived in a span of time (unix milliseconds).

@@ -142,10 +142,12 @@ impl Address {
     }
 }
 
-/// The field that a bare value is for: the first that an address must have.
+/// The field that a bare value is for: the first that an address must have, or
+/// else may have.
 fn principal_field(kind: &Kind) -> &'static str {
     let must = |need| matches!(need, Need::Required | Need::OneOf);
-    kind.fields.iter().find(|field| must(field.need)).map_or("token", |field| field.name)
+    let first = kind.fields.iter().find(|field| must(field.need)).or(kind.fields.first());
+    first.map_or("token", |field| field.name)
 }
 
 fn unknown_kind(name: &str) -> String {
@@ -172,6 +174,9 @@ mod tests {
             ("apns:9f86", json!({"addresses": [{"kind": "apns", "token": "9f86"}]})),
             // FCM's tokens have colons.
             ("fcm:e1:APA91b-_", json!({"addresses": [{"kind": "fcm", "token": "e1:APA91b-_"}]})),
+            ("ntfy:alice", json!({"addresses": [{"kind": "ntfy", "topic": "alice"}]})),
+            ("gotify:Ax1", json!({"addresses": [{"kind": "gotify", "app_token": "Ax1"}]})),
+            ("webhook:alice", json!({"addresses": [{"kind": "webhook", "id": "alice"}]})),
             ("fcm:topic=news", json!({"addresses": [{"kind": "fcm", "topic": "news"}]})),
             (
                 "fcm:condition='a' in topics && 'b' in topics",
@@ -206,11 +211,11 @@ mod tests {
             ("apn:9f86".to_owned(), r#"unknown kind "apn"; did you mean "apns"?"#),
             (
                 secret.to_owned(),
-                "it does not begin with a kind and a colon; the kinds are apns, fcm, user",
+                "it does not begin with a kind and a colon; the kinds are apns, fcm, ntfy, gotify, webhook, user",
             ),
             (
                 String::new(),
-                "it does not begin with a kind and a colon; the kinds are apns, fcm, user",
+                "it does not begin with a kind and a colon; the kinds are apns, fcm, ntfy, gotify, webhook, user",
             ),
             ("apns:".to_owned(), "after `apns:` there is no token"),
             ("fcm:topic=".to_owned(), "after `fcm:` there is no topic"),

@@ -9,15 +9,12 @@ use pushyard_providers::settings::{Setting, Shape};
 use crate::config::error::Spot;
 use crate::config::read::Table;
 use crate::config::units::show_duration;
-use crate::config::value::{Field, Origin, one_of};
+use crate::config::value::{At, Field, Origin, one_of};
 use crate::routing::{Budget, HealthSettings, Period, ProbeSettings, Rate, RetrySettings};
 
 /// Kinds that exist, but not yet.
 const LATER_KINDS: &[&str] = &[
     "webpush",
-    "ntfy",
-    "gotify",
-    "webhook",
     "stream",
     "mqtt",
     "unifiedpush",
@@ -70,12 +67,12 @@ pub(in crate::config) struct Own {
 pub(in crate::config) enum Written {
     Text(String),
     Secret(Origin),
+    Secrets(Vec<At<Origin>>),
     List(Vec<String>),
     Flag(bool),
 }
 
 pub(super) fn provider(mut table: Table<'_>, kinds: &[&'static Kind]) -> Provider {
-    table.later(&["insecure_http"]);
     let id = table.text("id");
     let words: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
     let later: Vec<_> =
@@ -134,6 +131,7 @@ fn own(table: &mut Table<'_>, kind: &'static Kind) -> Vec<Own> {
         let written = match setting.shape {
             Shape::Text => table.text(name).map(Written::Text),
             Shape::Secret => table.secret(name).map(Written::Secret),
+            Shape::Secrets => table.secrets(name).map(Written::Secrets),
             Shape::Choice(words) => {
                 table.word(name, words, &[]).map(|word| Written::Text(word.to_owned()))
             }

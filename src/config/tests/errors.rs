@@ -152,9 +152,9 @@ fn keys_of_later_releases_are_named_as_such() {
         "[stream]\nlisten = \"127.0.0.1:8082\"",
         "[egress]\nallow_networks = []",
         "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = true",
-        "[admin]\ntls = {}\nevents = {}",
+        "[admin]\ntls = {}",
         "[store]\nengine = \"jetstream\"",
-        "[[providers]]\nid = \"n\"\nkind = \"ntfy\"\nendpoint = \"https://ntfy.example.com\"",
+        "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
         "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
     ]), @r##"
     1:2: stream: is not part of this release; remove it
@@ -162,9 +162,8 @@ fn keys_of_later_releases_are_named_as_such() {
     2:1: server.tls: is not part of this release; remove it
     3:1: server.watch: is not part of this release; remove it
     2:1: admin.tls: is not part of this release; remove it
-    3:1: admin.events: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
-    3:8: providers[0].kind: "ntfy" is not part of this release; it must be "apns" or "fcm"
+    3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify" or "webhook"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
     4:11: routes[0].balance: "broadcast" is not part of this release; it must be "weighted", "round_robin", "least_latency" or "cheapest"
     "##);
@@ -300,7 +299,7 @@ fn names_are_unique_and_exist() {
     2:6: providers[0].id: must be 1 to 64 letters, digits or any of . _ -, and begin with a letter or digit
     3:8: providers[0].kind: "apn" is not known; did you mean "apns"?
     1:1: providers[0].id: is required
-    1:1: providers[0].kind: is required; it must be "apns" or "fcm"
+    1:1: providers[0].kind: is required; it must be "apns", "fcm", "ntfy", "gotify" or "webhook"
     "##);
 }
 
@@ -366,7 +365,7 @@ fn what_a_vendor_cannot_use_is_told_at_its_key() {
     insta::assert_snapshot!(errors(&[&bad_key, &bad_account, &no_account]), @r##"
     6:7: providers[0].key: is not readable as PEM; expected PKCS#8 PEM (BEGIN PRIVATE KEY), the .p8 file as Apple hands it out
     4:19: providers[0].service_account: is no JSON object; download a new key: Firebase console, project settings, service accounts, "generate new private key"
-    1:1: providers[0].service_account: is required for kind "fcm"
+    1:1: providers[0].service_account: is required for kind "fcm"; or credentials = "metadata" inside Google Cloud
     "##);
     insta::assert_snapshot!(apns(&[
         "environment = \"prod\"",
@@ -482,5 +481,67 @@ weights = { fcm = "much" }
     conf/pushyard.toml:4:8: clients[0].name: must be 1 to 64 letters, digits or any of . _ -, and begin with a letter or digit
     conf/pushyard.toml:10:19: providers[0].service_account: environment variable NO_SUCH_VARIABLE is not set; set it for this process
     conf/pushyard.toml:14:19: routes[0].weights.fcm: must be a number, not a string
+    "##);
+}
+
+#[test]
+fn self_hosted_servers_want_an_endpoint_and_a_whole_login() {
+    let provider =
+        |kind: &str, more: &str| format!("[[providers]]\nid = \"p\"\nkind = \"{kind}\"\n{more}");
+    let files = [
+        provider("ntfy", ""),
+        provider("gotify", "endpoint = \"http://gotify.example.com\""),
+        provider("ntfy", "endpoint = \"https://n.example\"\nusername = \"phil\""),
+        provider(
+            "ntfy",
+            "endpoint = \"https://n.example\"\ntoken = \"tk_1\"\nusername = \"phil\"\npassword = \"x\"",
+        ),
+        provider("webhook", "endpoint = \"https://w.example\""),
+        provider("webhook", "endpoint = \"https://w.example\"\nsecret = \"hunter2\""),
+        provider("webhook", "endpoint = \"https://w.example\"\nsecret = [{ env = \"EMPTY\" }, 7]"),
+    ];
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(errors(&files), @r##"
+    1:1: providers[0].endpoint: is required for this kind, as in "https://ntfy.example.com"
+    4:12: providers[0].endpoint: must be https: plain http is allowed towards this machine only, or anywhere with insecure_http = true
+    1:1: providers[0].password: is required beside username
+    5:9: providers[0].token: cannot stand beside username and password; keep one of the two
+    1:1: providers[0].secret: is required for kind "webhook"
+    5:10: providers[0].secret: must begin with whsec_ (or whsk_ for Ed25519); make one with: echo "whsec_$(openssl rand -base64 32)", and give it to the receiver too
+    5:30: providers[0].secret[1]: must be a string, { env = "NAME" } or { file = "path" }, not a whole number
+    "##);
+}
+
+#[test]
+fn plain_http_and_a_list_of_secrets_are_taken_where_they_are_allowed() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let settings = load(&format!(
+        "[[providers]]\nid = \"w\"\nkind = \"webhook\"\nendpoint = \"http://hooks.example.com/push\"\n\
+         insecure_http = true\nsecret = [\"{secret}\", \"{secret}\"]"
+    ))
+    .unwrap();
+    let masked = settings.masked();
+    assert_eq!(masked["providers"][0]["secret"], serde_json::json!(["***", "***"]));
+}
+
+#[test]
+fn events_need_a_url_a_secret_and_types_that_exist() {
+    let client = |events: &str| {
+        format!(
+            "[[clients]]\nname = \"shop\"\nkey = {{ env = \"PUSHYARD_SHOP_KEY\" }}\nevents = {events}"
+        )
+    };
+    let secret = "secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
+    insta::assert_snapshot!(errors(&[
+        "[admin]\nevents = {}",
+        &client(&format!("{{ url = \"http://example.com/\", {secret}, types = [\"delivery.send\"] }}")),
+        &client("{ url = \"https://example.com/\", secret = \"guessme\", types = [] }"),
+    ]), @r##"
+    2:10: admin.events.secret: is required
+    2:10: admin.events.url: is required
+    4:18: clients[0].events.url: must begin with https:// (http:// only towards this machine, or with insecure_http = true)
+    4:101: clients[0].events.types[0]: no event is called "delivery.send"; did you mean "delivery.sent"?
+    4:51: clients[0].events.secret: must begin with whsec_ (or whsk_ for Ed25519); make one with: echo "whsec_$(openssl rand -base64 32)", and give it to the receiver too
+    4:70: clients[0].events.types: names no event; name one, or remove the key to get all
     "##);
 }

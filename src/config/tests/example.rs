@@ -108,7 +108,16 @@ fn each_key_of_the_example_is_known_and_each_known_key_is_in_it() {
             Line::Key { key, text, .. } => {
                 shown.insert(format!("{section}.{key}"));
                 let value: toml::Table = toml::from_str(text).unwrap();
-                let free = ["weights", "key", "service_account", "certificate", "certificate_key"];
+                let free = [
+                    "weights",
+                    "key",
+                    "service_account",
+                    "certificate",
+                    "certificate_key",
+                    "token",
+                    "password",
+                    "secret",
+                ];
                 if let Some(inner) = value[key].as_table()
                     && !free.contains(&key)
                 {

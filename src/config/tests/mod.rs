@@ -69,6 +69,9 @@ impl Fake {
         let mut fake = Self::default();
         fake.env.insert("PUSHYARD_SHOP_KEY", KEY.to_owned());
         fake.env.insert("EMPTY", String::new());
+        fake.env.insert("NTFY_TOKEN", "tk_0123456789".to_owned());
+        fake.env.insert("NTFY_PASSWORD", "ntfy-password".to_owned());
+        fake.env.insert("HOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
         fake.file("AuthKey_KEYID12345.p8", P8.as_bytes());
         fake.file("service-account.json", SERVICE_ACCOUNT.as_bytes());
         fake.file("ca.pem", include_bytes!("ca.pem"));

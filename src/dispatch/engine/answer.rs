@@ -41,12 +41,19 @@ impl Engine {
         self.board.answered(&ended, now, &mut || rand::RngExt::random(rng));
         self.dirty[flight.candidate.provider.at()] = true;
         self.record(&flight, answer, now);
+        self.cleared(at);
+        self.freshen(at, Some(&flight.body), now);
         effects.push(Effect::Tell(Fact::Attempted {
             delivery: self.deliveries.message_of(at).id.delivery(self.deliveries.stubs[at].n),
             provider: flight.candidate.provider,
             answer: Box::new(answer.clone()),
             elapsed,
         }));
+        if answer.outcome == Outcome::AddressGone {
+            let (provider, address) = (flight.candidate.provider, flight.candidate.address);
+            let id = self.catalog.provider(provider).settings.id.clone();
+            self.announce_gone(at, &id, address, now, effects);
+        }
         let situation = self.situation(&flight, key_alive);
         match decide(answer, &situation) {
             Verdict::Settle(state, reason) => self.settle(at, state, reason, now, effects),
@@ -107,6 +114,7 @@ impl Engine {
             repeated: track.repeated,
             key_alive,
             cancelled: track.cancelled,
+            delivered: track.delivered,
             superseded: track.superseded,
             exhausted: track.progress.counted >= max_attempts,
             uncertain: track.progress.ambiguous > 0,
@@ -122,7 +130,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let at = flight.stub;
-        if now.utc.plus(after) >= self.deliveries.message_of(at).dispatch_until() {
+        if now.utc.plus(after) >= self.deliveries.dispatch_until(at) {
             self.lapse(at, now, effects);
             return;
         }
@@ -166,11 +174,12 @@ impl Engine {
             self.settle(at, State::Failed, Some(reason), now, effects);
             return;
         }
-        if now.utc >= self.deliveries.message_of(at).dispatch_until() {
+        if now.utc >= self.deliveries.dispatch_until(at) {
             self.lapse(at, now, effects);
             return;
         }
-        let next = if self.draining { None } else { self.next_in_round(at, now) };
+        let next =
+            if self.draining || self.is_paused(at) { None } else { self.next_in_round(at, now) };
         match next {
             Some((candidate, panic)) => {
                 let track = self.track(at);
@@ -189,9 +198,12 @@ impl Engine {
         let at = flight.stub;
         self.board.withdraw(&flight.permit, &flight.candidate.keys, now.instant);
         self.dirty[flight.candidate.provider.at()] = true;
-        let until = self.deliveries.message_of(at).dispatch_until();
+        let until = self.deliveries.dispatch_until(at);
         let track = self.track(at);
-        if track.cancelled || track.superseded {
+        track.alone = false;
+        if track.delivered {
+            self.settle(at, State::Delivered, None, now, effects);
+        } else if track.cancelled || track.superseded {
             let reason =
                 if track.cancelled { Reason::CancelledByClient } else { Reason::Superseded };
             self.settle(at, State::Cancelled, Some(reason), now, effects);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use pushyard_providers::Answer;
 
-use super::super::{Cancelled, Rejected};
+use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
+use super::{Found, Reconfigured};
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, MessageId, Reason, State};
-use crate::routing::{Moved, Permit, ProviderIndex, Remembered, Spent};
+use crate::model::{Body, DeliveryId, EventKinds, MessageId, Reason, State};
+use crate::routing::{Catalog, Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
 /// Names someone who waits for an answer; the driver knows whom.
@@ -30,9 +31,15 @@ pub enum Event {
     Restored(Remembered),
     /// What the process before had spent at a provider, by its id.
     Spent(Arc<str>, Spent),
-    /// The process before ended badly: for this long, every attempt is written
-    /// down before it is made.
-    Careful(Duration),
+    /// What clients are told of; all others are told nothing.
+    Subscribed(Vec<(Arc<str>, EventKinds)>),
+    /// The process before ended badly.
+    Careful {
+        /// For this long, every attempt is written down before it is made.
+        time: Duration,
+        /// It was not the first to do so lately: what may have ended it goes alone.
+        safe: bool,
+    },
     /// So many of the records written are on disk.
     Flushed(u64),
     /// A body was read back; `None`: it cannot be read.
@@ -43,6 +50,18 @@ pub enum Event {
     Cancel(Token, MessageId),
     /// Someone waits for a message's last delivery.
     Wait(Token, MessageId),
+    /// A device says that it has a delivery.
+    Receipt(Token, DeliveryId),
+    /// An operator wants a dead delivery tried again.
+    Replay(Token, DeliveryId),
+    /// What the store holds of a settled delivery.
+    Found(DeliveryId, Option<Box<Found>>),
+    /// An operator orders something.
+    Operate(Token, Operation),
+    /// An order was found in the store at start: its name and what it says.
+    Ordered(String, Vec<u8>),
+    /// Another configuration is in force.
+    Reconfigured(Token, Box<Reconfigured>),
     /// A probe ended.
     Probed(ProviderIndex, Answer),
     /// What a provider's open connections allow together.
@@ -74,6 +93,16 @@ pub enum Effect {
     Call(Box<Order>),
     /// Read this message back.
     Read(MessageId),
+    /// Look up what the store holds of this delivery.
+    Look(DeliveryId),
+    /// What became of a device's word.
+    Received(Token, Received),
+    /// What became of an operator's wish to have a delivery tried again.
+    Replayed(Token, Replayed),
+    /// What became of an operator's order, or of another configuration.
+    Operated(Token, Result<(), Refused>),
+    /// Providers and routes as they are from now on.
+    Catalog(Arc<Catalog>),
     /// Probe this provider.
     Probe(ProviderIndex),
     /// Tell it to whoever watches.

@@ -8,6 +8,7 @@ use pushyard_providers::{Address, Priority};
 use super::super::deliveries::{EntryRef, Place, StubRef, Track};
 use super::super::fair::{End, providers};
 use super::super::{Rejected, retry_after};
+use super::suspects::is_poison;
 use super::{AfterFlush, Effect, Engine, Fact, Token, weight};
 use crate::clock::{Now, Utc};
 use crate::model::{
@@ -22,6 +23,9 @@ const MAX_ACCEPTING: usize = 1024;
 /// The oldest of them may wait this long before new ones are refused.
 const LONGEST_ACCEPT: Duration = Duration::from_secs(1);
 
+/// A client that an operator has paused asks again after this long.
+const PAUSED_CLIENT: Duration = Duration::from_secs(30);
+
 impl Engine {
     pub(super) fn submitted(
         &mut self,
@@ -32,6 +36,10 @@ impl Engine {
     ) {
         let client = self.client(&body.message().client);
         let deliveries = body.message().recipients.iter().filter(|r| !r.no_route).count() as u64;
+        if self.orders.paused_clients.contains(&body.message().client) {
+            effects.push(Effect::Rejected(token, Rejected::Overloaded(PAUSED_CLIENT)));
+            return;
+        }
         let held = self.clients[client.0 as usize].unsettled;
         if let Err(rejected) = self.admit(deliveries, held, now) {
             effects.push(Effect::Rejected(token, rejected));
@@ -40,6 +48,7 @@ impl Engine {
         // Counted from here on, so that what waits for the disk cannot overrun the bound.
         self.clients[client.0 as usize].unsettled += deliveries;
         let record = self.write(Record::Accept(body.clone()), effects);
+        self.announce_born_failed(client, body.message(), now, effects);
         // One that may take an older one's place must not overtake it on its way
         // to the disk.
         let overtakes = self.accepting > 0 && body.message().push.collapse_key.is_some();
@@ -55,7 +64,7 @@ impl Engine {
 
     /// Whether so many more deliveries may be taken; what is refused here was
     /// never accepted, and what was accepted is never dropped to make room.
-    fn admit(&self, more: u64, of_client: u64, now: Now) -> Result<(), Rejected> {
+    pub(super) fn admit(&self, more: u64, of_client: u64, now: Now) -> Result<(), Rejected> {
         if self.draining {
             return Err(Rejected::ShuttingDown);
         }
@@ -108,7 +117,7 @@ impl Engine {
     }
 
     /// Takes a delivery in, in no list yet.
-    fn add(
+    pub(super) fn add(
         &mut self,
         entry: EntryRef,
         n: u16,
@@ -152,7 +161,7 @@ impl Engine {
 
     /// Puts a delivery where it waits for its turn.
     pub(super) fn enter(&mut self, at: StubRef, end: End, now: Now) {
-        let not_before = self.deliveries.message_of(at).not_before();
+        let not_before = self.deliveries.not_before(at);
         if not_before > now.utc {
             if let Some(track) = &mut self.deliveries.stubs[at].track {
                 track.progress.next_at = Some(not_before);
@@ -160,6 +169,7 @@ impl Engine {
             self.deliveries.wait(at, not_before);
             return;
         }
+        self.freshen(at, None, now);
         self.deliveries.stubs[at].place = Place::Lane;
         self.lanes.push(&mut self.deliveries, at, end);
         let shape = self.lanes.lane(self.deliveries.stubs[at].shape).shape.clone();
@@ -189,7 +199,8 @@ impl Engine {
             let n = n as u16;
             let known = progress.iter().position(|(place, _)| *place == n);
             let known = known.map(|at| progress.swap_remove(at).1);
-            if recipient.no_route || known.as_ref().is_some_and(|known| known.state.settled()) {
+            // One that was born failed may have been replayed.
+            if known.as_ref().map_or(recipient.no_route, |known| known.state.settled()) {
                 continue;
             }
             let entry = *entry.get_or_insert_with(|| {
@@ -199,7 +210,9 @@ impl Engine {
             });
             self.clients[client.0 as usize].unsettled += 1;
             let track = known.map(|known| Box::new(Track::new(known)));
-            found.push(self.add(entry, n, &body, recipient, track, now));
+            let at = self.add(entry, n, &body, recipient, track, now);
+            self.deliveries.note_replay(at, true);
+            found.push(at);
         }
         if entry.is_none() {
             // All had settled, and the crash came before that was noted.
@@ -225,6 +238,9 @@ impl Engine {
 
     /// Goes on where the process before stopped.
     fn resume(&mut self, at: StubRef, now: Now) {
+        if self.set_apart(at) {
+            return;
+        }
         let next_at = self.deliveries.stubs[at].track.as_ref().and_then(|t| t.progress.next_at);
         match next_at.filter(|next_at| *next_at > now.utc) {
             Some(next_at) => self.deliveries.wait(at, next_at),
@@ -258,15 +274,20 @@ impl Engine {
         });
         progress.counted += 1;
         progress.ambiguous += 1;
-        progress.crashes += 1;
+        progress.crashes = progress.crashes.saturating_add(1);
+        progress.alone = progress.alone.saturating_add(u8::from(intent.alone));
+        let poison = is_poison(progress);
         match self.deliveries.message_of(at).policy.on_ambiguous {
             OnAmbiguous::Stop => {
                 self.settle(at, State::Unknown, Some(Reason::Ambiguous), now, effects);
             }
+            OnAmbiguous::Resend if poison => self.poisoned(at, now, effects),
             OnAmbiguous::Resend => {
                 self.track(at).progress.state = State::Waiting;
                 self.write_progress(at, now, effects);
-                self.enter(at, End::Back, now);
+                if !self.set_apart(at) {
+                    self.enter(at, End::Back, now);
+                }
             }
         }
     }
@@ -314,16 +335,25 @@ impl Engine {
     /// A message's life is over.
     pub(super) fn expire(&mut self, message: EntryRef, now: Now, effects: &mut Vec<Effect>) {
         for at in self.deliveries.of_message(message) {
-            match self.deliveries.stubs[at].place {
-                // Its attempt may still be accepted; when it ends, the time is looked at.
-                Place::Flight | Place::Settled | Place::Free => {}
-                Place::Nowhere
-                | Place::Lane
-                | Place::Ready(..)
-                | Place::Loading
-                | Place::Timer
-                | Place::Held => self.lapse(at, now, effects),
+            // One that an operator had tried again may outlive its message.
+            if self.deliveries.dispatch_until(at) <= now.utc {
+                self.expire_one(at, now, effects);
             }
+        }
+    }
+
+    /// A delivery's life is over.
+    pub(super) fn expire_one(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+        match self.deliveries.stubs[at].place {
+            // Its attempt may still be accepted; when it ends, the time is looked at.
+            Place::Flight | Place::Settled | Place::Free => {}
+            Place::Nowhere
+            | Place::Lane
+            | Place::Ready(..)
+            | Place::Loading
+            | Place::Timer
+            | Place::Held
+            | Place::Suspect => self.lapse(at, now, effects),
         }
     }
 
@@ -358,8 +388,7 @@ impl Engine {
     pub(super) fn oldest_waiting(&self, now: Utc) -> Vec<(Arc<str>, Priority, Utc)> {
         let mut oldest = self.lanes.oldest(&self.deliveries);
         for at in self.deliveries.waiting_for_a_time() {
-            let entry = self.deliveries.message_of(at);
-            let (priority, since) = (entry.policy.priority, entry.not_before());
+            let (priority, since) = (self.deliveries.priority(at), self.deliveries.not_before(at));
             if since > now {
                 // Its time to be delivered has not come.
                 continue;

@@ -12,9 +12,14 @@
 
 mod answer;
 mod effect;
+mod events;
 mod intake;
+mod operate;
 mod pick;
 mod probe;
+mod recall;
+mod reshape;
+mod suspects;
 mod view;
 
 use std::collections::VecDeque;
@@ -27,15 +32,19 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use recall::Found;
+pub use reshape::Reconfigured;
 pub(super) use view::status_words;
 pub use view::{ProviderView, QueueView, Snapshot};
 
 use super::collapse::Collapse;
 use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
 use super::fair::Lanes;
-use super::{Cancelled, Limits, Settings};
+use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
-use crate::model::{Body, Durability, MessageId, Progress, Reason, State};
+use crate::model::{
+    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, Progress, Reason, State,
+};
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
 
@@ -64,17 +73,27 @@ pub struct Engine {
     flights: HashMap<AttemptId, Flight>,
     next_attempt: u64,
     clients: Vec<Client>,
+    /// What clients are told of, by name.
+    subscribed: Vec<(Arc<str>, EventKinds)>,
+    /// The latest event's.
+    last_event: EventId,
     /// Counters of the routes, for `round_robin`.
     turns: Vec<u64>,
     probes: Vec<probe::Schedule>,
     /// Records written so far; a flush says how many of them are on disk.
     written: u64,
+    /// So many of them are on disk.
+    flushed: u64,
     /// What waits for the flush of the n-th record, in order.
     unflushed: VecDeque<(u64, AfterFlush)>,
     accepting: usize,
     oldest_accept: Option<Now>,
     waiters: HashMap<MessageId, Vec<Token>>,
     loading: HashMap<MessageId, Vec<StubRef>>,
+    /// What is wanted of settled deliveries whose records are being looked up.
+    inquiries: HashMap<DeliveryId, Vec<recall::Inquiry>>,
+    suspects: suspects::Suspects,
+    orders: operate::Orders,
     bodies: u64,
     /// Providers whose queue may move.
     dirty: Vec<bool>,
@@ -97,6 +116,8 @@ pub struct Engine {
 struct Client {
     name: Arc<str>,
     unsettled: u64,
+    /// What it is told of.
+    events: EventKinds,
 }
 
 /// An attempt that has begun.
@@ -111,6 +132,8 @@ struct Flight {
     address: u64,
     /// What to send; taken when the call goes out.
     order: Option<Order>,
+    /// The message, whatever the cache holds.
+    body: Arc<Body>,
 }
 
 /// What happens when a record is on disk.
@@ -124,6 +147,16 @@ enum AfterFlush {
     Forget(StubRef, Box<Fact>),
     /// A backend may be told what was taken back.
     Cancelled(Token, Cancelled),
+    /// The record of a settled delivery can be looked up.
+    Inquire(DeliveryId, recall::Inquiry),
+    /// An operator's order is kept.
+    Operated(Token),
+    /// A delivery that nobody holds can be looked up.
+    Look(DeliveryId),
+    /// A device may be told that its word was noted.
+    Received(Token, Option<Box<Fact>>),
+    /// A delivery may be tried again.
+    Replayed(Token, DeliveryId),
 }
 
 impl Engine {
@@ -147,14 +180,23 @@ impl Engine {
             flights: HashMap::new(),
             next_attempt: 0,
             clients: Vec::new(),
+            subscribed: Vec::new(),
+            last_event: EventId::from_u128(0),
             turns: vec![0; catalog.routes.len()],
             probes: Vec::new(),
             written: 0,
+            flushed: 0,
             unflushed: VecDeque::new(),
             accepting: 0,
             oldest_accept: None,
             waiters: HashMap::new(),
             loading: HashMap::new(),
+            inquiries: HashMap::new(),
+            suspects: suspects::Suspects::default(),
+            orders: operate::Orders {
+                routes: catalog.routes.clone(),
+                ..operate::Orders::default()
+            },
             bodies: 0,
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
@@ -183,7 +225,13 @@ impl Engine {
                     self.board.restore_spent(provider, spent);
                 }
             }
-            Event::Careful(time) => self.careful_until = Some(now.instant + time),
+            Event::Subscribed(subscribed) => self.subscribe(subscribed),
+            Event::Careful { time, safe } => {
+                self.careful_until = Some(now.instant + time);
+                if safe {
+                    self.suspects.begin(now.instant, time);
+                }
+            }
             Event::Flushed(upto) => self.flushed(upto, now, effects),
             Event::Read(id, body) => self.read(id, body.as_ref(), now, effects),
             Event::Answered(attempt, answer) => self.answered(attempt, &answer, now, effects),
@@ -195,6 +243,19 @@ impl Engine {
                 Some(_) => self.waiters.entry(id).or_default().push(token),
                 None => effects.push(Effect::Settled(token)),
             },
+            Event::Receipt(token, id) => {
+                self.inquire(id, recall::Inquiry::Receipt(token), now, effects);
+            }
+            Event::Replay(token, id) => {
+                self.inquire(id, recall::Inquiry::Replay(token), now, effects);
+            }
+            Event::Found(id, found) => self.found(id, found, now, effects),
+            Event::Operate(token, operation) => self.operate(token, operation, now, effects),
+            Event::Ordered(name, value) => self.restore_order(&name, &value, now, effects),
+            Event::Reconfigured(token, reconfigured) => {
+                self.reconfigured(&reconfigured, now, effects);
+                effects.push(Effect::Operated(token, Ok(())));
+            }
             Event::Probed(provider, answer) => self.probed(provider, &answer, now, effects),
             Event::Capacity(provider, streams) => {
                 self.board.capacity(provider, streams, now.instant);
@@ -218,6 +279,8 @@ impl Engine {
         if ticks {
             self.tick(now, effects);
         }
+        self.release_suspects(now);
+        let stale = self.freshen_some(now, effects);
         while let Some(at) = self.dirty.iter().position(|dirty| *dirty) {
             self.dirty[at] = false;
             // The catalog holds no more providers than the index has numbers.
@@ -238,7 +301,7 @@ impl Engine {
         for remembered in self.board.take_remembered(now) {
             self.write_remembered(&remembered, effects);
         }
-        let next = self.next_due(now);
+        let next = if stale { now.instant } else { self.next_due(now) };
         // What was due stays due until it has been looked at: a token that comes
         // just now is no reason to wake any more, but nobody has taken it yet.
         self.due = if ticks { next } else { self.due.min(next) };
@@ -254,7 +317,9 @@ impl Engine {
     fn next_due(&self, now: Now) -> std::time::Instant {
         let on_utc = self.deliveries.wake_at().map(|at| now.instant + at.since(now.utc));
         let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake()]
+        let suspects = self.suspects.wake_at(now.instant);
+        let orders = self.orders_wake(now);
+        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -271,11 +336,6 @@ impl Engine {
         self.flights.keys().copied().collect()
     }
 
-    /// Records written so far.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
     /// The board, to look at.
     pub fn board(&self) -> &Board {
         &self.board
@@ -289,6 +349,10 @@ impl Engine {
         while let Some(message) = self.deliveries.expired(now.utc) {
             self.expire(message, now, effects);
         }
+        while let Some(at) = self.deliveries.replay_over(now.utc) {
+            self.expire_one(at, now, effects);
+        }
+        self.end_orders(now, effects);
         self.probe_due(now, effects);
         if now.instant >= self.safety_wake {
             self.safety_wake = now.instant + SAFETY_WAKE;
@@ -329,7 +393,8 @@ impl Engine {
         let at = match self.clients.iter().position(|client| client.name == *name) {
             Some(at) => at,
             None => {
-                self.clients.push(Client { name: name.clone(), unsettled: 0 });
+                let events = self.subscription_of(name);
+                self.clients.push(Client { name: name.clone(), unsettled: 0, events });
                 self.clients.len() - 1
             }
         };
@@ -352,10 +417,14 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.take_out(at);
+        let began = self.deliveries.not_before(at);
+        self.deliveries.note_replay(at, false);
         let entry = self.deliveries.message_of(at);
         let (id, client, policy) = (entry.id, entry.client, entry.policy);
         let stub = &mut self.deliveries.stubs[at];
         let (n, shape) = (stub.n, stub.shape);
+        // The device's word was told when it came, during the attempt.
+        let told = stub.track.as_ref().is_some_and(|track| track.delivered);
         let mut progress = stub
             .track
             .take()
@@ -368,9 +437,13 @@ impl Engine {
             route,
             state,
             reason,
-            took: now.utc.since(self.deliveries.message_of(at).not_before()),
+            took: now.utc.since(began),
         };
-        let mut upto = self.write(Record::Progress(id.delivery(n), Arc::new(progress)), effects);
+        let progress = Arc::new(progress);
+        let mut upto = self.write(Record::Progress(id.delivery(n), progress.clone()), effects);
+        if !told {
+            self.announce(client, id.delivery(n), &progress, now, effects);
+        }
         if self.deliveries.settle(at) == 0 {
             upto = self.write(Record::Settled(id), effects);
         }
@@ -404,7 +477,12 @@ impl Engine {
                     waiting.retain(|other| *other != at);
                 }
             }
-            Place::Nowhere | Place::Flight | Place::Held | Place::Settled | Place::Free => {}
+            Place::Nowhere
+            | Place::Flight
+            | Place::Held
+            | Place::Suspect
+            | Place::Settled
+            | Place::Free => {}
         }
         self.deliveries.stubs[at].place = Place::Nowhere;
     }
@@ -412,7 +490,7 @@ impl Engine {
     /// The moment a delivery's timer is set to.
     fn timer_of(&self, at: StubRef) -> Utc {
         let next_at = self.deliveries.stubs[at].track.as_ref().and_then(|t| t.progress.next_at);
-        next_at.unwrap_or_else(|| self.deliveries.message_of(at).not_before())
+        next_at.unwrap_or_else(|| self.deliveries.not_before(at))
     }
 
     /// Lets those of the same collapse key go that waited for this delivery.
@@ -458,7 +536,8 @@ impl Engine {
                 | Place::Ready(..)
                 | Place::Loading
                 | Place::Timer
-                | Place::Held => {
+                | Place::Held
+                | Place::Suspect => {
                     let reason = Some(Reason::CancelledByClient);
                     self.settle(at, State::Cancelled, reason, now, effects);
                     cancelled.cancelled += 1;
@@ -478,6 +557,7 @@ impl Engine {
     }
 
     fn flushed(&mut self, upto: u64, now: Now, effects: &mut Vec<Effect>) {
+        self.flushed = upto;
         while self.unflushed.front().is_some_and(|(record, _)| *record <= upto) {
             let Some((_, then)) = self.unflushed.pop_front() else { return };
             match then {
@@ -492,6 +572,14 @@ impl Engine {
                 AfterFlush::Cancelled(token, cancelled) => {
                     effects.push(Effect::Cancelled(token, cancelled));
                 }
+                AfterFlush::Operated(token) => effects.push(Effect::Operated(token, Ok(()))),
+                AfterFlush::Look(id) => effects.push(Effect::Look(id)),
+                AfterFlush::Inquire(id, inquiry) => self.inquire(id, inquiry, now, effects),
+                AfterFlush::Received(token, fact) => {
+                    effects.extend(fact.map(|fact| Effect::Tell(*fact)));
+                    effects.push(Effect::Received(token, Received::Noted));
+                }
+                AfterFlush::Replayed(token, id) => self.replayed(token, id, now, effects),
             }
         }
     }
@@ -511,13 +599,14 @@ impl Engine {
 
     fn may_still_call(&self, flight: &Flight, now: Now) -> bool {
         let stub = &self.deliveries.stubs[flight.stub];
-        let taken_back = stub.track.as_ref().is_some_and(|t| t.cancelled || t.superseded);
+        let taken_back =
+            stub.track.as_ref().is_some_and(|t| t.cancelled || t.superseded || t.delivered);
         let provider = flight.candidate.provider;
         let paused = self.board.address_paused(provider, || flight.address, now.instant);
         !self.draining
             && !taken_back
             && paused.is_none()
-            && now.utc < self.deliveries.entry(stub.message).dispatch_until()
+            && now.utc < self.deliveries.dispatch_until(flight.stub)
             && self.board.holds(&flight.permit, &flight.candidate.keys, now.instant)
     }
 }

@@ -94,7 +94,8 @@ impl Engine {
     /// The delivery whose turn it is at the provider, and what it is to do.
     fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
         let saturated = self.saturated(now.instant);
-        let Self { lanes, deliveries, board, ready, loading, turns, rng, .. } = self;
+        let Self { lanes, deliveries, board, ready, loading, turns, rng, orders, clients, .. } =
+            self;
         let mut decided = None;
         let mut table = Table {
             deliveries,
@@ -107,6 +108,12 @@ impl Engine {
             now,
         };
         let at = lanes.next(table.deliveries, provider, now.utc, &mut |at, shape| {
+            let client = || &clients[usize::from(deliveries.message_of(at).client.0)].name;
+            if orders.paused_routes.contains(&shape.route)
+                || (!orders.paused_clients.is_empty() && orders.paused_clients.contains(client()))
+            {
+                return false;
+            }
             decided = table.consider(at, shape, provider);
             decided.is_some()
         })?;
@@ -230,7 +237,7 @@ impl Engine {
     ) -> Began {
         let entry = self.deliveries.message_of(at);
         let Some(body) = entry.body.clone() else { return Began::Closed };
-        if now.utc >= entry.dispatch_until() {
+        if now.utc >= self.deliveries.dispatch_until(at) {
             self.lapse(at, now, effects);
             return Began::Aside;
         }
@@ -286,7 +293,8 @@ impl Engine {
         let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
-        let left = entry.expires_at().since(now.utc).max(LEAST_TTL);
+        let expires_at = self.deliveries.expires_at(at);
+        let left = expires_at.since(now.utc).max(LEAST_TTL);
         let never = entry.now_or_never();
         let order = Order {
             attempt,
@@ -294,20 +302,29 @@ impl Engine {
             n: stub.n,
             address: candidate.address,
             ttl: if never { Duration::ZERO } else { left },
-            expires_at: entry.expires_at(),
-            body,
+            expires_at,
+            body: body.clone(),
         };
         let address = &order.body.message().recipients[usize::from(stub.n)].addresses
             [usize::from(candidate.address)];
         let address = hash(address);
         let (delivery, policy) = (entry.id.delivery(stub.n), entry.policy);
         let careful = self.careful_until.is_some_and(|until| now.instant < until);
-        let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful)
+        let alone = stub.track.as_ref().is_some_and(|track| track.alone);
+        let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful || alone)
             && policy.durability == Durability::Disk;
         let provider = self.catalog.provider(candidate.provider).settings.id.clone();
-        let record = Intent { n, provider, address: candidate.address, at: now.utc };
-        let mut flight =
-            Flight { stub: at, candidate, permit, started: now, n, address, order: Some(order) };
+        let record = Intent { n, provider, address: candidate.address, at: now.utc, alone };
+        let mut flight = Flight {
+            stub: at,
+            candidate,
+            permit,
+            started: now,
+            n,
+            address,
+            order: Some(order),
+            body,
+        };
         if intent {
             self.flights.insert(attempt, flight);
             let upto = self.write(Record::Intent(delivery, record), effects);
@@ -366,7 +383,7 @@ impl Engine {
         .plan(at, &shape)
     }
 
-    fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
+    pub(super) fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
         self.take_out(at);
         self.deliveries.stubs[at].place = Place::Loading;
         let id = self.deliveries.message_of(at).id;
@@ -418,7 +435,7 @@ impl Engine {
         };
         let reason = match why {
             LeftOut::Ejected | LeftOut::Probing => "ejected",
-            LeftOut::Throttled => "paused",
+            LeftOut::Throttled | LeftOut::Drained => "paused",
             LeftOut::Saturated => "saturated",
             LeftOut::ExcludedByDelivery | LeftOut::AddressPaused | LeftOut::Budget => return,
         };
@@ -483,6 +500,7 @@ impl<'a> Table<'a> {
             let own = plan.left_out.iter().any(|(_, closed)| match closed.why {
                 LeftOut::ExcludedByDelivery | LeftOut::AddressPaused => true,
                 LeftOut::Budget
+                | LeftOut::Drained
                 | LeftOut::Ejected
                 | LeftOut::Probing
                 | LeftOut::Throttled

@@ -14,7 +14,7 @@ use crate::routing::{ProviderIndex, Status};
 const JITTER: f64 = 0.15;
 
 /// A provider's next probe.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Schedule {
     /// `None`: never.
     due: Option<Instant>,
@@ -24,9 +24,7 @@ pub(super) struct Schedule {
 
 impl Engine {
     pub(super) fn schedule_probes(&mut self, now: Now) {
-        self.probes = (0..self.catalog.providers.len())
-            .map(|_| Schedule { due: None, last: None, in_flight: false })
-            .collect();
+        self.probes = (0..self.catalog.providers.len()).map(|_| Schedule::default()).collect();
         for at in 0..self.probes.len() {
             self.schedule_probe(ProviderIndex(at as u16), now.instant);
         }
@@ -36,8 +34,9 @@ impl Engine {
     pub(super) fn schedule_probe(&mut self, provider: ProviderIndex, now: Instant) {
         let built = self.catalog.provider(provider);
         let profile = built.provider.profile().probe;
-        let Some(settings) = built.settings.probe.filter(|_| profile.proves != Proves::Nothing)
-        else {
+        let wanted = !built.retired && profile.proves != Proves::Nothing;
+        let Some(settings) = built.settings.probe.filter(|_| wanted) else {
+            self.probes[provider.at()].due = None;
             return;
         };
         let interval =
@@ -52,7 +51,7 @@ impl Engine {
         let health = &self.board.key_at(self.board.lane(provider).key).health;
         match health.status() {
             Status::Ejected { .. } => true,
-            Status::Healthy { .. } | Status::Probing { .. } => false,
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => false,
         }
     }
 

@@ -2,6 +2,7 @@
 //! snapshot that the admin API, the console and the metrics read. They never
 //! stop the dispatcher: it publishes, they look.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pushyard_providers::{Answer, Priority};
@@ -11,7 +12,7 @@ use super::super::fair::Lane;
 use super::Engine;
 use crate::clock::{Now, Utc};
 use crate::model::{DeliveryId, MessageId, Progress, Reason, State};
-use crate::routing::{Cause, Counts, Key, ProviderIndex, Status};
+use crate::routing::{Cause, Counts, Hold, Key, Overrides, ProviderIndex, Status};
 
 /// Everything that can be seen, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,12 @@ pub struct Snapshot {
     pub queue: QueueView,
     /// By route: the best tier that has a usable provider.
     pub usable_tiers: Vec<(Arc<str>, Option<u8>)>,
+    /// Routes that an operator has changed.
+    pub overrides: Overrides,
+    /// Routes that an operator has paused.
+    pub paused_routes: BTreeSet<Arc<str>>,
+    /// Clients that an operator has paused.
+    pub paused_clients: BTreeSet<Arc<str>>,
 }
 
 /// One provider.
@@ -57,6 +64,8 @@ pub struct ProviderView {
     pub parked: usize,
     /// The vendor asked to wait until then.
     pub paused_until: Option<Utc>,
+    /// An operator's order to keep it out of use.
+    pub hold: Option<Hold>,
     /// Its parts, the whole first: part, state, reason.
     pub keys: Vec<(String, &'static str, Option<&'static str>)>,
     /// The latest answers that were not accepted.
@@ -117,6 +126,7 @@ impl Engine {
             | Place::Loading
             | Place::Timer
             | Place::Held
+            | Place::Suspect
             | Place::Free => progress.state = waiting,
         }
         progress
@@ -144,14 +154,39 @@ impl Engine {
             && self.unflushed.is_empty()
             && self.waiters.is_empty()
             && self.loading.is_empty()
+            && self.inquiries.is_empty()
+            && self.suspects.is_empty()
             && self.bodies == 0
             && self.clients.iter().all(|client| client.unsettled == 0)
     }
 
+    /// Whether an attempt at this delivery has begun and not ended.
+    pub fn is_in_flight(&self, id: DeliveryId) -> bool {
+        self.is_at(id, Place::Flight)
+    }
+
+    /// Whether this delivery waits for its turn to go alone.
+    pub fn is_suspect(&self, id: DeliveryId) -> bool {
+        self.is_at(id, Place::Suspect)
+    }
+
+    /// Routes that an operator has paused.
+    pub fn paused_routes(&self) -> &BTreeSet<Arc<str>> {
+        &self.orders.paused_routes
+    }
+
+    fn is_at(&self, id: DeliveryId, place: Place) -> bool {
+        self.deliveries.find_delivery(id).is_some_and(|at| self.deliveries.stubs[at].place == place)
+    }
+
     /// Everything that can be seen.
     pub fn snapshot(&self, now: Now) -> Snapshot {
-        let providers =
-            self.board.lanes().map(|(provider, _)| self.provider_view(provider, now)).collect();
+        let providers = self
+            .board
+            .lanes()
+            .filter(|(provider, _)| !self.catalog.provider(*provider).retired)
+            .map(|(provider, _)| self.provider_view(provider, now))
+            .collect();
         let unsettled = self.deliveries.unsettled();
         let sending = (self.flights.len() as u64).min(unsettled);
         let waiting = self.deliveries.tried().min(unsettled - sending);
@@ -165,6 +200,9 @@ impl Engine {
                 oldest: self.oldest_waiting(now.utc),
             },
             usable_tiers: self.usable_tiers(now),
+            overrides: self.orders.overrides.clone(),
+            paused_routes: self.orders.paused_routes.clone(),
+            paused_clients: self.orders.paused_clients.clone(),
         }
     }
 
@@ -184,11 +222,16 @@ impl Engine {
 
     fn usable_tiers(&self, now: Now) -> Vec<(Arc<str>, Option<u8>)> {
         let usable = |provider: ProviderIndex| {
+            if self.board.held(provider).is_some() {
+                return false;
+            }
             let key = self.board.key_at(self.board.lane(provider).key);
             let paused = key.paused_until.is_some_and(|until| until > now.instant);
             match key.health.status() {
                 // On probation it is used, if carefully.
-                Status::Healthy { .. } | Status::Probing { .. } => !paused,
+                Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                    !paused
+                }
                 Status::Ejected { .. } => false,
             }
         };
@@ -208,10 +251,14 @@ impl Engine {
     fn provider_view(&self, provider: ProviderIndex, now: Now) -> ProviderView {
         let lane = self.board.lane(provider);
         let key = self.board.key_at(lane.key);
-        let (state, reason) = status_words(key.health.status());
+        let hold = self.board.held(provider).cloned();
+        let (state, reason) = hold.as_ref().map_or_else(
+            || status_words(key.health.status()),
+            |hold| (if hold.ejected { "ejected" } else { "drained" }, Some("operator")),
+        );
         let until = match key.health.status() {
             Status::Ejected { until, .. } => Some(utc_of(until, now)),
-            Status::Healthy { .. } | Status::Probing { .. } => None,
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => None,
         };
         ProviderView {
             id: lane.settings.id.clone(),
@@ -219,7 +266,8 @@ impl Engine {
             state,
             reason,
             since: self.since[provider.at()],
-            until,
+            until: hold.as_ref().map_or(until, |hold| hold.until),
+            hold,
             window_s: lane.settings.health.window.as_secs(),
             counts: key.health.counts(now.instant),
             latency_ms: lane.latency.quantiles_ms([0.5, 0.95, 0.99]),
@@ -245,6 +293,7 @@ fn key_view(key: &Key) -> (String, &'static str, Option<&'static str>) {
 pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option<&'static str>) {
     match status {
         Status::Healthy { .. } => ("healthy", None),
+        Status::Degraded { cause, .. } => ("degraded", Some(cause.word())),
         Status::Ejected { cause: Cause::Operator, .. } => ("drained", Some(Cause::Operator.word())),
         Status::Ejected { cause, .. } => ("ejected", Some(cause.word())),
         Status::Probing { cause, .. } => ("probing", Some(cause.word())),

@@ -13,6 +13,8 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use super::Fault;
 use super::aside::set_aside;
 use super::batch::{Batch, Out};
+use super::operators::{write_actions, write_buried};
+use super::outbox::write_events;
 use super::tables::{
     self, DEAD, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, NOTES, OPEN, Rows, SET_ASIDE, last_of,
     message_of,
@@ -35,6 +37,8 @@ pub(super) struct Applied {
     pub(super) dead_letters: Option<u64>,
     /// Records set aside there are now, if that has changed.
     pub(super) set_aside: Option<u64>,
+    /// Events that clients have not been told, if that has changed.
+    pub(super) events: Option<u64>,
 }
 
 /// What the outcomes of a batch mean for other tables.
@@ -61,6 +65,9 @@ pub(super) fn apply(
     write_dead(txn, &consequences, drained_upto, &mut applied)?;
     write_intents(txn, batch)?;
     write_notes(txn, batch)?;
+    write_events(txn, batch, drained_upto, &mut applied)?;
+    write_actions(txn, batch)?;
+    write_buried(txn, batch, &mut applied)?;
     write_aside(txn, batch, drained_upto, &mut applied)?;
     Ok(applied)
 }

@@ -12,9 +12,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, Progress, State};
-use crate::store::{Intent, Record, record};
+use crate::model::{Body, DeliveryEvent, DeliveryId, EventId, Progress, State};
+use crate::store::{Action, Intent, Record, Write, record};
 
 /// Records in a commit, unless one batch alone has more: at this size a commit
 /// takes about 10 ms and larger ones save nothing (docs/semantics.md, "What is stored").
@@ -46,6 +48,8 @@ pub(super) enum Work {
     Records(Vec<Record>),
     /// To be set aside.
     Damaged(Vec<Damaged>),
+    /// For others than the dispatcher, and who is told when it is flushed.
+    Writes(Vec<Write>, oneshot::Sender<()>),
 }
 
 /// A delivery's new progress.
@@ -76,6 +80,16 @@ pub(super) struct Batch {
     pub(super) notes: Vec<(String, Option<Vec<u8>>)>,
     /// Idempotency keys of the messages, in order.
     pub(super) keys: Vec<([u8; 16], u128)>,
+    /// Events for clients, in order.
+    pub(super) events: Vec<(Arc<str>, DeliveryEvent)>,
+    /// Events that are told.
+    pub(super) events_done: Vec<(Arc<str>, EventId)>,
+    /// What operators did, in order.
+    pub(super) actions: Vec<Action>,
+    /// Dead letters that are not wanted any more.
+    pub(super) buried: Vec<u128>,
+    /// Told when all of it is flushed.
+    pub(super) told: Vec<oneshot::Sender<()>>,
     /// To be set aside.
     pub(super) damaged: Vec<Damaged>,
     records: u64,
@@ -89,7 +103,7 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.records == 0 && self.damaged.is_empty()
+        self.records == 0 && self.damaged.is_empty() && self.told.is_empty()
     }
 
     /// Whether `work` still fits; an empty batch takes anything.
@@ -97,6 +111,7 @@ impl Batch {
         let more = match work {
             Work::Records(records) => records.len(),
             Work::Damaged(damaged) => damaged.len(),
+            Work::Writes(writes, _) => writes.len(),
         };
         let rows = usize::try_from(self.records).unwrap_or(usize::MAX);
         self.is_empty() || (rows.saturating_add(more) <= MAX_ROWS && self.buffer.len() < MAX_BYTES)
@@ -112,6 +127,10 @@ impl Batch {
                 }
             }
             Work::Damaged(damaged) => self.damaged.extend(damaged),
+            Work::Writes(writes, told) => {
+                writes.into_iter().for_each(|write| self.add_write(write));
+                self.told.push(told);
+            }
         }
     }
 
@@ -144,6 +163,11 @@ impl Batch {
         self.intents.clear();
         self.notes.clear();
         self.keys.clear();
+        self.events.clear();
+        self.events_done.clear();
+        self.actions.clear();
+        self.buried.clear();
+        self.told.clear();
         self.damaged.clear();
         self.records = 0;
     }
@@ -154,7 +178,18 @@ impl Batch {
             Record::Intent(delivery, intent) => self.intent(delivery, &intent),
             Record::Progress(delivery, progress) => self.progress(delivery, &progress),
             Record::Settled(message) => self.open.push((message.as_u128(), false)),
+            Record::Event(client, event) => self.events.push((client, *event)),
             Record::Note(name, value) => self.notes.push((name, value)),
+        }
+    }
+
+    fn add_write(&mut self, write: Write) {
+        match write {
+            Write::EventsDone(client, ids) => {
+                self.events_done.extend(ids.into_iter().map(|id| (client.clone(), id)));
+            }
+            Write::Action(action) => self.actions.push(action),
+            Write::Buried(delivery) => self.buried.push(delivery.as_u128()),
         }
     }
 

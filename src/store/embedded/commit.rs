@@ -199,10 +199,21 @@ impl Writer {
             let messages = batch.messages.len() as u64;
             lock(&self.shared.keys).flushed(*first, *last, messages, &batch.keys);
         }
+        if let Some(events) = applied.events {
+            self.shared.events.store(events, Ordering::Relaxed);
+        }
+        let events = !batch.events.is_empty();
+        for told in batch.told.drain(..) {
+            // Whoever does not wait need not be told.
+            let _ = told.send(());
+        }
         batch.clear();
         if rows > 0 {
             self.flushed += rows;
             (self.on_flushed)(Flushed::Upto(self.flushed));
+        }
+        if events {
+            (self.on_flushed)(Flushed::Events);
         }
         Ok(())
     }

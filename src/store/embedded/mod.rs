@@ -23,6 +23,8 @@ mod commit;
 mod disk;
 mod keys;
 mod open;
+mod operators;
+mod outbox;
 mod read;
 mod retention;
 mod tables;
@@ -37,13 +39,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
+use tokio::sync::oneshot;
 
 use self::batch::{Damaged, Work};
 use self::disk::Signs;
 use self::keys::{Found, Keys};
-use super::{Figures, Flushed, Health, Record, Recovered, Store, StoreError};
+use super::{
+    Actions, DeadFilter, DeadLetters, Figures, Flushed, Health, OutboxEvent, Record, Recovered,
+    Store, StoreError, Write,
+};
 use crate::clock::Now;
-use crate::model::{Message, MessageId, Progress};
+use crate::model::{DeliveryId, EventId, Message, MessageId, Progress};
 
 pub use open::{OpenError, open};
 
@@ -84,6 +90,7 @@ struct Shared {
     rows: AtomicU64,
     dead_letters: AtomicU64,
     set_aside: AtomicU64,
+    events: AtomicU64,
     commit_times: Mutex<Vec<(u32, Duration)>>,
 }
 
@@ -114,6 +121,59 @@ struct Fault(String);
 impl Store for Embedded {
     fn submit(&self, records: Vec<Record>) {
         self.shared.push(Work::Records(records));
+    }
+
+    fn write(&self, writes: Vec<Write>) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        self.shared.push(Work::Writes(writes, tell));
+        told
+    }
+
+    fn events(
+        &self,
+        client: &str,
+        after: Option<EventId>,
+        most: usize,
+    ) -> Result<Vec<OutboxEvent>, StoreError> {
+        let read = self.shared.read(|txn| outbox::events(txn, client, after, most))?;
+        let (events, lost): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);
+        if !lost.is_empty() {
+            // Nobody could ever be told what they say.
+            let ids: Vec<EventId> = lost.into_iter().filter_map(Result::err).collect();
+            tracing::error!(
+                client,
+                events = ids.len(),
+                "events that cannot be decoded were removed"
+            );
+            drop(self.write(vec![Write::EventsDone(client.into(), ids)]));
+        }
+        Ok(events.into_iter().flatten().collect())
+    }
+
+    fn event_clients(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.shared.read(outbox::clients)
+    }
+
+    fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        before: Option<DeliveryId>,
+        most: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        let mut damaged = Vec::new();
+        let found = self
+            .shared
+            .read(|txn| operators::dead_letters(txn, filter, before, most, &mut damaged))?;
+        self.shared.set_aside(damaged);
+        Ok(found)
+    }
+
+    fn is_dead(&self, delivery: DeliveryId) -> Result<bool, StoreError> {
+        self.shared.read(|txn| operators::is_dead(txn, delivery))
+    }
+
+    fn actions(&self, before: Option<u64>, most: usize) -> Result<Actions, StoreError> {
+        self.shared.read(|txn| operators::actions(txn, before, most))
     }
 
     fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
@@ -172,6 +232,7 @@ impl Store for Embedded {
             idempotency_evicted: lock(&shared.keys).evicted(),
             dead_letters: shared.dead_letters.load(Ordering::Relaxed),
             set_aside: shared.set_aside.load(Ordering::Relaxed),
+            events: shared.events.load(Ordering::Relaxed),
         }
     }
 

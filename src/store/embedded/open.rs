@@ -23,7 +23,8 @@ use super::disk::{Disk, private};
 use super::keys::{self, Keys};
 use super::retention::Retention;
 use super::tables::{
-    self, DEAD, FILTERS, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, META, NOTES, OPEN, SET_ASIDE, meta,
+    self, ACTIONS, DEAD, EVENTS, FILTERS, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, META, NOTES,
+    OPEN, SET_ASIDE, meta,
 };
 use super::{Clock, Embedded, Fault, Inbox, OnFlushed, Shared};
 use crate::clock::Utc;
@@ -173,6 +174,7 @@ pub(super) fn open_on(
         commits: AtomicU64::new(0),
         rows: AtomicU64::new(0),
         dead_letters: AtomicU64::new(found.dead_letters),
+        events: AtomicU64::new(found.events),
         set_aside: AtomicU64::new(start.set_aside),
         commit_times: Mutex::default(),
     });
@@ -332,6 +334,7 @@ struct Found {
     kept_bytes: u64,
     drained_upto: u128,
     dead_letters: u64,
+    events: u64,
 }
 
 /// Reads what the last process has left and notes that this one has begun.
@@ -350,6 +353,8 @@ fn make_tables(txn: &WriteTransaction) -> Result<(), Fault> {
     txn.open_table(OPEN)?;
     txn.open_table(INTENTS)?;
     txn.open_table(DEAD)?;
+    txn.open_table(EVENTS)?;
+    txn.open_table(ACTIONS)?;
     txn.open_table(KEPT_MESSAGES)?;
     txn.open_table(KEPT_OUT)?;
     txn.open_table(SET_ASIDE)?;
@@ -410,7 +415,8 @@ fn read_found(txn: &WriteTransaction) -> Result<Found, Fault> {
         }
     }
     let dead_letters = txn.open_table(DEAD)?.len()?;
-    Ok(Found { server_key, hours, kept_bytes, drained_upto, dead_letters })
+    let events = txn.open_table(EVENTS)?.len()?;
+    Ok(Found { server_key, hours, kept_bytes, drained_upto, dead_letters, events })
 }
 
 fn utc(bytes: &[u8]) -> Option<Utc> {

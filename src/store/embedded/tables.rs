@@ -25,6 +25,12 @@ pub(super) const INTENTS: Rows<'_> = Rows::new("intents");
 /// Deliveries that ended badly, with the moment (unix ms).
 pub(super) const DEAD: TableDefinition<'_, u128, u64> = TableDefinition::new("dead");
 
+/// Events that clients are to be told, by client and id.
+pub(super) const EVENTS: TableDefinition<'_, (&str, u128), &[u8]> = TableDefinition::new("events");
+
+/// What operators did, by number.
+pub(super) const ACTIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("actions");
+
 /// Messages that outlive their hour.
 pub(super) const KEPT_MESSAGES: Rows<'_> = Rows::new("kept/messages");
 

@@ -3,6 +3,7 @@
 //! `world` has the builders; `faults` puts the store on disks that fail, fill up
 //! and forget; `retention` lets time pass.
 
+mod aside;
 mod faults;
 mod retention;
 mod world;
@@ -390,7 +391,8 @@ fn states(store: &super::Embedded, id: crate::model::MessageId) -> Vec<(u16, Sta
 }
 
 fn intent(id: crate::model::MessageId, n: u16) -> Record {
-    let intent = Intent { n: 1, provider: "fcm".into(), address: 0, at: id.accepted_at() };
+    let intent =
+        Intent { n: 1, provider: "fcm".into(), address: 0, at: id.accepted_at(), alone: false };
     Record::Intent(id.delivery(n), intent)
 }
 

@@ -65,6 +65,8 @@ impl<'a> From<&'a Progress> for StoredProgress<'a> {
             crashes,
             excluded,
             at,
+            alone: _,
+            replayed_at: _,
         } = progress;
         Self {
             state: state_number(*state),
@@ -104,7 +106,29 @@ impl StoredProgress<'_> {
             crashes: self.crashes,
             excluded: self.excluded.into_iter().map(StoredExcluded::into_excluded).collect(),
             at: Utc::from_ms(self.at),
+            alone: 0,
+            replayed_at: None,
         })
+    }
+}
+
+/// What few deliveries have.
+#[derive(Serialize, Deserialize)]
+pub(super) struct More {
+    alone: u8,
+    replayed_at: Option<u64>,
+}
+
+impl More {
+    pub(super) fn of(progress: &Progress) -> Option<Self> {
+        let Progress { alone, replayed_at, .. } = *progress;
+        let any = alone > 0 || replayed_at.is_some();
+        any.then(|| Self { alone, replayed_at: replayed_at.map(Utc::ms) })
+    }
+
+    pub(super) fn add_to(self, progress: &mut Progress) {
+        progress.alone = self.alone;
+        progress.replayed_at = self.replayed_at.map(Utc::from_ms);
     }
 }
 

@@ -78,7 +78,13 @@ fn the_bytes_of_each_record_are_as_they_have_always_been() {
     assert_eq!(decode_progress(&bytes).unwrap(), progress);
 
     bytes.clear();
-    let intent = Intent { n: 3, provider: "fcm".into(), address: 1, at: Utc::from_ms(1_000_000) };
+    let intent = Intent {
+        n: 3,
+        provider: "fcm".into(),
+        address: 1,
+        at: Utc::from_ms(1_000_000),
+        alone: false,
+    };
     encode_intent(&intent, &mut bytes);
     assert_eq!(hex(&bytes), INTENT);
     assert_eq!(decode_intent(&bytes).unwrap(), intent);
@@ -94,8 +100,8 @@ const INTENT: &str = "01030366636d01c0843d";
 
 #[test]
 fn a_version_that_this_build_does_not_know_is_named() {
-    let error = decode_progress(&[2, 0, 0]).unwrap_err();
-    assert_eq!(error, Undecodable("version 2, this build reads 1".to_owned()));
+    let error = decode_progress(&[3, 0, 0]).unwrap_err();
+    assert_eq!(error, Undecodable("version 3, this build reads 1 and 2".to_owned()));
 }
 
 #[test]
@@ -171,6 +177,8 @@ fn sample_progress() -> Progress {
         rounds: 3,
         ambiguous: 4,
         crashes: 5,
+        alone: 0,
+        replayed_at: None,
         excluded: vec![
             Excluded::Kind("ntfy".into()),
             Excluded::Candidate {
@@ -312,6 +320,8 @@ fn any_progress() -> impl Strategy<Value = Progress> {
                 rounds,
                 ambiguous,
                 crashes,
+                alone: crashes / 2,
+                replayed_at: next_at.filter(|_| crashes % 2 == 1),
                 excluded,
                 at,
             }

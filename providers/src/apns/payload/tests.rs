@@ -255,7 +255,7 @@ fn size_is_checked_to_the_byte() {
 #[test]
 fn what_apns_would_refuse_is_refused_with_its_pointer() {
     let headers = |headers: Value| with(alert("hi"), &json!({"headers": headers}));
-    for (push, code, detail) in [
+    for (push, code, told) in [
         (data(&[("aps", "x")]), "reserved_key", "/data/aps: this key is taken"),
         (data(&[("pushyard", "x")]), "reserved_key", "/data/pushyard: this key is taken"),
         (
@@ -332,7 +332,9 @@ fn what_apns_would_refuse_is_refused_with_its_pointer() {
             "/overrides/apns/headers/apns-priority: background pushes must not have 10",
         ),
     ] {
-        assert_eq!(refused(&push), Invalid { code, detail: detail.to_owned() });
+        let invalid = refused(&push);
+        assert_eq!((invalid.code, invalid.to_string()), (code, told.to_owned()));
+        assert_eq!(invalid.pointer, told.split(": ").next().unwrap());
     }
     let fits = headers(json!({"apns-collapse-id": "ü".repeat(32)}));
     assert!(encode(&fits, true).is_ok());

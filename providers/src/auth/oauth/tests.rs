@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::TokenSource;
+use super::{Issuer, TokenSource};
+use crate::auth::metadata::MetadataServer;
 use crate::auth::service_account::ServiceAccount;
 use crate::auth::service_account::tests::key_file;
 use crate::clock::Clock;
@@ -152,13 +153,17 @@ async fn read_form(stream: &mut TcpStream) -> std::io::Result<String> {
 
 fn source(uri: &str, clock: &Arc<TestClock>) -> TokenSource {
     let file = Secret::new(key_file(uri).to_string());
-    let account = ServiceAccount::parse(&file).ok().unwrap();
+    let account = Box::new(ServiceAccount::parse(&file).ok().unwrap());
+    source_of(Issuer::Account { account, scope: "scope" }, clock)
+}
+
+fn source_of(issuer: Issuer, clock: &Arc<TestClock>) -> TokenSource {
     let client = Client::new(ClientSettings {
         ca: None,
         connect_timeout: Duration::from_secs(2),
         timeout: Duration::from_secs(5),
     });
-    TokenSource::new(account, "scope", client.unwrap(), Arc::<TestClock>::clone(clock))
+    TokenSource::new(issuer, client.unwrap(), Arc::<TestClock>::clone(clock))
 }
 
 async fn text(source: &TokenSource) -> String {
@@ -457,4 +462,38 @@ async fn closing_ends_a_call_under_way() {
         source.close().await;
     });
     assert_eq!(token.unwrap_err().outcome, Outcome::Unavailable);
+}
+
+#[tokio::test]
+async fn metadata_server_gives_tokens_and_others_in_its_place_do_not() {
+    let (server, clock) = (TokenServer::start().await, TestClock::new());
+    let place = server.uri.strip_suffix("/token").unwrap();
+    let metadata = MetadataServer::new(Some(place), "scope").unwrap();
+    let source = source_of(Issuer::Metadata(metadata), &clock);
+    let token = r#"{"access_token":"of-the-machine","expires_in":600,"token_type":"Bearer"}"#;
+    server.prescribe("200 OK", "metadata-flavor: Google\r\n", token);
+    let tokens = join_all((0..100).map(|_| text(&source))).await;
+    assert!(tokens.iter().all(|token| token == "Bearer of-the-machine"));
+    assert_eq!(server.calls(), 1);
+    let request = server.script.forms.lock().unwrap()[0].clone();
+    assert!(request.starts_with(
+        "GET /computeMetadata/v1/instance/service-accounts/default/token?scopes=scope HTTP/1.1"
+    ));
+    assert!(request.contains("metadata-flavor: Google"), "{request}");
+
+    clock.advance(600);
+    let refusal = source.token().await.unwrap_err();
+    assert_eq!((refusal.outcome, refusal.unexpected), (Outcome::Unavailable, true));
+    assert_eq!(server.calls(), 2, "a captive portal's answer is no token");
+}
+
+#[tokio::test]
+async fn machine_without_an_account_is_refused_by_name() {
+    let (server, clock) = (TokenServer::start().await, TestClock::new());
+    let place = server.uri.strip_suffix("/token").unwrap();
+    let metadata = MetadataServer::new(Some(place), "scope").unwrap();
+    let source = source_of(Issuer::Metadata(metadata), &clock);
+    server.prescribe("404 Not Found", "metadata-flavor: Google\r\n", "not found");
+    let refusal = source.token().await.unwrap_err();
+    assert_eq!((refusal.outcome, refusal.status), (Outcome::AuthFailed, Some(404)));
 }

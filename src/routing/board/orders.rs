@@ -1,0 +1,69 @@
+//! What people order: an operator's hold on a provider, and another configuration.
+
+use std::time::Instant;
+
+use super::super::health::{Cause, Status};
+use super::super::hold::Hold;
+use super::super::{Catalog, ProviderIndex};
+use super::{Board, KeyIndex};
+
+impl Board {
+    /// Keeps a provider out of use, or lets it back: on probation where it was
+    /// ejected, by the operator or for another reason.
+    pub fn hold(&mut self, provider: ProviderIndex, hold: Option<Hold>, now: Instant) {
+        let lane = &mut self.lanes[provider.at()];
+        let (ends, key) = (hold.is_none(), lane.key);
+        let before = std::mem::replace(&mut lane.hold, hold);
+        let status = self.key_at(key).health.status();
+        let cause = match status {
+            Status::Ejected { cause, .. } => Some(cause),
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                before.filter(|hold| hold.ejected).map(|_| Cause::Operator)
+            }
+        };
+        if let Some(cause) = cause.filter(|_| ends) {
+            let moved = self.keys[key.0 as usize].health.probation(cause, now);
+            self.note(key, moved);
+        }
+    }
+
+    /// An operator's order to keep a provider out of use.
+    pub fn held(&self, provider: ProviderIndex) -> Option<&Hold> {
+        self.lane(provider).hold.as_ref()
+    }
+
+    /// Another configuration: providers keep their places. Those that were built
+    /// anew leave their ejection on probation; all keep what is known of them.
+    pub fn reconfigure(&mut self, catalog: &Catalog, changed: &[ProviderIndex], now: Instant) {
+        for (at, built) in catalog.providers.iter().enumerate() {
+            let (provider, settings) = (ProviderIndex(at as u16), &built.settings);
+            let Some(lane) = self.lanes.get_mut(at) else {
+                self.add_lane(provider, settings, now);
+                continue;
+            };
+            lane.pace.configure(settings.rate);
+            if lane.settings.budget != settings.budget {
+                lane.spending.set_budget(settings.budget);
+            }
+            lane.limit.bound(settings.max_in_flight);
+            lane.settings = settings.clone();
+            for at in 0..self.keys.len() {
+                let key = &mut self.keys[at];
+                if key.provider != provider {
+                    continue;
+                }
+                key.health.set_settings(settings.health);
+                let cause = match key.health.status() {
+                    Status::Ejected { cause, .. } => Some(cause),
+                    Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                        None
+                    }
+                };
+                if let Some(cause) = cause.filter(|_| changed.contains(&provider)) {
+                    let moved = key.health.probation(cause, now);
+                    self.note(KeyIndex(at as u32), moved);
+                }
+            }
+        }
+    }
+}

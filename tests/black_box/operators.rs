@@ -1,0 +1,267 @@
+//! What operators see and do: events, dead letters, the log's filter, the audit.
+
+use pushyard_simulator::Mode;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::harness::{PATIENCE, Router, World, apns, client, fcm, message, only, run};
+use super::receiver::{Receiver, SECRET};
+
+/// Reads the operators' events as they come.
+struct Watch {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Watch {
+    async fn begin(router: &Router, last: Option<&str>) -> Self {
+        let mut request = client().get(format!("{}/admin/v1/events", router.admin()));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next event of this name: its id and its data.
+    async fn next(&mut self, name: &str) -> (String, Value) {
+        let reading = async {
+            loop {
+                while let Some((event, rest)) = self.text.split_once("\n\n") {
+                    let field = |key: &str| {
+                        event.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default()
+                    };
+                    let found = (field("id: ").to_owned(), serde_json::from_str(field("data: ")));
+                    let named = field("event: ") == name;
+                    self.text = rest.to_owned();
+                    if let (true, (id, Ok(data))) = (named, found) {
+                        return (id, data);
+                    }
+                }
+                let chunk = self.response.chunk().await.unwrap().expect("the stream goes on");
+                self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {name}"))
+    }
+}
+
+#[tokio::test]
+async fn failovers_are_told_as_they_happen_and_again_to_whoever_missed_them() {
+    let world = World::new().await;
+    let router = world.router();
+    let mut watch = Watch::begin(&router, None).await;
+    router.settle(&message(&[apns("503-phone"), fcm("phone")])).await;
+    let (id, data) = watch.next("failover").await;
+    for (key, value) in
+        [("route", "default"), ("from", "apns"), ("to", "fcm"), ("reason", "Unavailable")]
+    {
+        assert_eq!(data[key], value, "{data}");
+    }
+    assert_eq!(data["count"], 1);
+    assert!(data["by"].is_null() && data["at"].is_string());
+    drop(watch);
+    let before = (id.parse::<u64>().unwrap() - 1).to_string();
+    let (again, data) = Watch::begin(&router, Some(&before)).await.next("failover").await;
+    assert_eq!((again, &data["to"]), (id, &json!("fcm")));
+}
+
+#[tokio::test]
+async fn operators_are_told_by_signed_webhook() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    world.configure("");
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    let events = format!(
+        "[admin]\nevents = {{ url = \"{}\", secret = \"{SECRET}\", types = [\"failover\"] }}",
+        receiver.url
+    );
+    std::fs::write(world.config(), text.replace("[admin]", &events)).unwrap();
+    let router = world.router();
+    receiver.refuse(&[500]);
+    router.settle(&message(&[apns("503-phone"), fcm("phone")])).await;
+    receiver.until(|taken| !taken.is_empty()).await;
+    let (_, body) = receiver.taken().remove(0);
+    assert_eq!(body["type"], "failover");
+    assert_eq!(body["data"]["from"], "apns");
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_by_what_they_died_of_and_deleted() {
+    let world = World::new().await;
+    let router = world.router();
+    let mut gone = message(&[apns("gone-phone")]);
+    gone["to"][0]["ref"] = json!("alice");
+    let view = router.settle(&gone).await;
+    assert_eq!(only(&view)["state"], "failed");
+    let id = only(&view)["id"].as_str().unwrap().to_owned();
+    let page = router.get("/admin/v1/dead-letters?reason=unreachable&provider=apns").await;
+    assert_eq!(page["next"], Value::Null);
+    let letter = &page["items"][0];
+    for (key, value) in [
+        ("id", json!(id)),
+        ("message", view["id"].clone()),
+        ("client", json!("local")),
+        ("ref", json!("alice")),
+        ("state", json!("failed")),
+        ("reason", json!("unreachable")),
+        ("replayable", json!(true)),
+    ] {
+        assert_eq!(letter[key], value, "{key}: {letter}");
+    }
+    assert_eq!(letter["attempts"][0]["outcome"], "AddressGone");
+    for none in ["reason=invalid", "provider=fcm", "client=shop", "until=2020-01-01T00:00:00Z"] {
+        let page = router.get(&format!("/admin/v1/dead-letters?{none}")).await;
+        assert_eq!(page["items"], json!([]), "{none}");
+    }
+    for bad in ["reason=bored", "since=yesterday", "cursor=x", "limit=0"] {
+        let (status, _) =
+            router.call(Method::GET, &format!("/admin/v1/dead-letters?{bad}"), None).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+    }
+    let (code, shown, said) = command(&router, &["dead-letters", "--reason", "unreachable"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(shown.contains(&id) && shown.contains("alice"), "{shown}");
+    let (code, _, said) = command(&router, &["dead-letters", "replay", "not-an-id"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    let path = format!("/admin/v1/dead-letters/{id}");
+    let (status, _) = router.call(Method::DELETE, &path, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, problem) = router.call(Method::DELETE, &path, None).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::CONFLICT, &json!("not_dead")));
+    let unknown = "/admin/v1/dead-letters/0197f000-0000-7000-8000-000000000001";
+    let (status, _) = router.call(Method::DELETE, unknown, None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let audit = router.get("/admin/v1/audit").await;
+    assert_eq!(audit["items"][0]["what"], format!("delete dead-letters/{id}"));
+    assert_eq!(audit["items"][0]["who"], "local");
+}
+
+#[tokio::test]
+async fn the_logs_filter_is_changed_at_run_time_and_a_bad_one_changes_nothing() {
+    let world = World::new().await;
+    let router = world.router();
+    let put = |filter: Value| {
+        let body = json!({ "filter": filter });
+        let router = &router;
+        async move { router.call(Method::PUT, "/admin/v1/log", Some(&body)).await }
+    };
+    for bad in [json!("pushyard=loud"), json!("inof"), json!(7), Value::Null] {
+        let (status, problem) = put(bad.clone()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+        assert_eq!(problem["errors"][0]["pointer"], "/filter", "{problem}");
+    }
+    assert_eq!(put(json!("pushyard=debug")).await.0, StatusCode::OK);
+    router.settle(&message(&[fcm("phone")])).await;
+    let told = async {
+        while !router.log().contains("delivery settled") {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("debug lines are written");
+    // Kept over a restart.
+    router.kill();
+    let audit = world.router().get("/admin/v1/audit").await;
+    assert_eq!(audit["items"][0]["what"], "set log");
+    assert_eq!(audit["items"][0]["why"], "pushyard=debug");
+}
+
+/// Runs a command against the router's admin listener.
+async fn command(router: &Router, words: &[&str]) -> (Option<i32>, String, String) {
+    let admin = router.admin().to_owned();
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    let running = tokio::task::spawn_blocking(move || {
+        let all = ["--admin-url", &admin].into_iter().chain(words.iter().map(String::as_str));
+        run(&all.collect::<Vec<_>>())
+    });
+    running.await.unwrap()
+}
+
+fn fcm_is(world: &World, mode: Mode) {
+    world.simulator.control().set_mode("fcm", mode).unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_and_delivered() {
+    let world = World::new().await;
+    // One attempt, and it is given up.
+    world.configure("[dispatch]\nmax_attempts = 1\n");
+    let router = world.router();
+    fcm_is(&world, Mode::Failing);
+    let view = router.settle(&message(&[fcm("phone")])).await;
+    assert_eq!(only(&view)["reason"], "attempts_exhausted", "{view}");
+    let id = only(&view)["id"].as_str().unwrap().to_owned();
+    fcm_is(&world, Mode::Healthy);
+    let path = format!("/admin/v1/dead-letters/{id}/replay");
+    let (status, answer) = router.call(Method::POST, &path, None).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    let message = format!("/v1/messages/{}", view["id"].as_str().unwrap());
+    router.until(&message, |view| only(view)["state"] == "sent").await;
+    let (status, problem) = router.call(Method::POST, &path, None).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::CONFLICT, &json!("not_dead")));
+    let unknown = "/admin/v1/dead-letters/0197f000-0000-7000-8000-000000000001/replay";
+    assert_eq!(router.call(Method::POST, unknown, None).await.0, StatusCode::NOT_FOUND);
+    let page = router.get("/admin/v1/dead-letters").await;
+    assert_eq!(page["items"], json!([]));
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_by_what_they_died_of() {
+    let world = World::new().await;
+    world.configure("[dispatch]\nmax_attempts = 1\n");
+    let router = world.router();
+    router.settle(&message(&[fcm("gone-phone")])).await;
+    fcm_is(&world, Mode::Failing);
+    for n in 0..3 {
+        router.settle(&message(&[fcm(&format!("phone-{n}"))])).await;
+    }
+    fcm_is(&world, Mode::Healthy);
+    let replay = |body: Value| {
+        let router = &router;
+        async move { router.call(Method::POST, "/admin/v1/dead-letters/replay", Some(&body)).await }
+    };
+    let (status, problem) = replay(json!({"reason": "bored", "limit": 0, "why": 1})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let pointers: Vec<&Value> =
+        problem["errors"].as_array().unwrap().iter().map(|error| &error["pointer"]).collect();
+    assert_eq!(pointers, ["/why", "/reason", "/limit"]);
+    let (status, answer) = replay(json!({"reason": "attempts_exhausted", "limit": 2})).await;
+    assert_eq!((status, &answer["replayed"]), (StatusCode::ACCEPTED, &json!(2)));
+    let (_, answer) = replay(json!({"reason": "attempts_exhausted"})).await;
+    assert_eq!(answer["replayed"], 1);
+    router
+        .until("/admin/v1/dead-letters", |page| page["items"].as_array().unwrap().len() == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_receipt_makes_a_delivery_delivered_and_is_told() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    world.configure(&format!(
+        "[[clients]]\nname = \"shop\"\nkey = \"shop-key-0123456789\"\n\
+         events = {{ url = \"{}\", secret = \"{SECRET}\", types = [\"delivery.delivered\"] }}\n",
+        receiver.url
+    ));
+    let router = world.router().with_key("shop-key-0123456789");
+    let view = router.settle(&message(&[fcm("phone")])).await;
+    let id = only(&view)["id"].as_str().unwrap();
+    let requests = world.simulator.control().requests(Some("fcm"), 1).unwrap();
+    let request: Value = serde_json::from_str(&requests[0].body).unwrap();
+    let string = request["message"]["data"]["pushyard"].as_str().unwrap();
+    let (delivery, secret) = string.split_once('.').unwrap();
+    assert_eq!(delivery, id);
+    let wrong = json!({"delivery": delivery, "secret": "AAAAAAAAAAAAAAAAAAAAAA"});
+    assert_eq!(
+        router.call(Method::POST, "/v1/receipts", Some(&wrong)).await.0,
+        StatusCode::NOT_FOUND
+    );
+    let receipt = json!({"delivery": delivery, "secret": secret});
+    for _ in 0..2 {
+        let (status, _) = router.call(Method::POST, "/v1/receipts", Some(&receipt)).await;
+        assert_eq!(status, StatusCode::NO_CONTENT);
+    }
+    let path = format!("/v1/messages/{}", view["id"].as_str().unwrap());
+    assert_eq!(only(&router.get(&path).await)["state"], "delivered");
+    receiver.until(|taken| !taken.is_empty()).await;
+    assert_eq!(receiver.taken()[0].1["data"]["delivery"], delivery);
+}
