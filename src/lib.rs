@@ -6,6 +6,7 @@ pub mod config;
 
 pub mod api;
 pub mod admin;
+pub mod stream;
 pub mod intake;
 pub mod store;
 pub mod dispatch;

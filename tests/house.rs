@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["server"],
     &["config"],
-    &["api", "admin"],
+    &["api", "admin", "stream"],
     &["intake", "dispatch"],
     &["feedback", "stack"],
     &["routing"],
@@ -25,6 +25,8 @@ const ROWS: &[&[&str]] = &[
 const MAY: &[(&str, &str)] = &[
     // The admin listener speaks the same problem JSON, pages and keys.
     ("admin", "api"),
+    // The devices' listener takes receipts and counts requests as the api listener does.
+    ("stream", "api"),
 ];
 
 /// Pure files: no runtime, no clock, no log.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::address::{Address, Field, FieldError};
 use crate::clock::Clock;
 use crate::settings::{Setting, SettingError, Values};
-use crate::{Provider, apns, fcm, gotify, ntfy, webhook};
+use crate::{Provider, apns, fcm, gotify, ntfy, stream, webhook};
 
 /// Every kind that this build knows.
-pub static KINDS: &[&Kind] = &[&apns::KIND, &fcm::KIND, &ntfy::KIND, &gotify::KIND, &webhook::KIND];
+pub static KINDS: &[&Kind] =
+    &[&apns::KIND, &fcm::KIND, &ntfy::KIND, &gotify::KIND, &webhook::KIND, &stream::KIND];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use futures_util::future::BoxFuture;
+use pushyard_providers::stream::Hub;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -57,6 +58,8 @@ pub struct AdminState {
     pub catalog: Arc<ArcSwap<Catalog>>,
     /// The dispatcher's latest publication.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The devices' own channel, where there is one: its figures.
+    pub hub: Option<Arc<Hub>>,
     /// Whether it takes new messages, and its figures.
     pub store: Arc<dyn Store>,
     /// The metrics.
@@ -130,7 +133,8 @@ async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
         return problem.into_response();
     }
     let (snapshot, gauges) = (state.snapshot.load(), state.catalog.load().gauges());
-    let scrape = view::scrape(&snapshot, &gauges, state.store.figures());
+    let stream = state.hub.as_ref().map(|hub| hub.figures()).unwrap_or_default();
+    let scrape = view::scrape(&snapshot, &gauges, state.store.figures(), stream);
     let text = state.telemetry.metrics().scrape(&scrape);
     // The text format's content type (Prometheus, "Exposition formats").
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
+use pushyard_providers::stream::HubFigures;
 use pushyard_providers::{Answer, Gauge};
 use serde_json::{Value, json};
 
@@ -18,6 +19,7 @@ pub(super) fn scrape<'a>(
     snapshot: &'a Snapshot,
     gauges: &'a [(Arc<str>, Gauge)],
     store: Figures,
+    stream: HubFigures,
 ) -> Scrape<'a> {
     let provider = |(view, (_, gauge)): (&'a ProviderView, &'a (Arc<str>, Gauge))| ProviderGauges {
         id: &view.id,
@@ -38,6 +40,7 @@ pub(super) fn scrape<'a>(
         oldest: queue.oldest.iter().map(|(route, p, since)| (&**route, *p, age(since))).collect(),
         store_bytes: store.bytes,
         dead_letters: store.dead_letters,
+        stream,
         events_pending: store.events,
     }
 }

@@ -13,6 +13,7 @@ mod problem;
 mod read;
 mod receipts;
 mod submit;
+mod tokens;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
+use pushyard_providers::stream::Tokens;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -58,6 +60,8 @@ pub struct ApiState {
     pub store: Arc<dyn Store>,
     /// Knows receipts.
     pub receipts: Arc<Receipts>,
+    /// Opens topics of the stream listener, where there is one.
+    pub stream_tokens: Option<Arc<Tokens>>,
     /// The time.
     pub clock: Arc<Clock>,
     /// Who may ask.
@@ -87,6 +91,7 @@ pub fn router(state: ApiState) -> Router {
         .routes(routes!(batch::submit))
         .routes(routes!(messages::show, messages::cancel))
         .routes(routes!(receipts::receipt))
+        .routes(routes!(tokens::make))
         .routes(routes!(openapi::describe))
         .split_for_parts();
     // Strings and lists: serialising them does not fail.

@@ -64,6 +64,17 @@ const PROBLEMS: &[(&str, &[Code])] = &[
             Code::Invalid,
         ],
     ),
+    (
+        "makeStreamToken",
+        &[
+            Code::Malformed,
+            Code::NotFound,
+            Code::Timeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+            Code::Invalid,
+        ],
+    ),
     ("cancelMessage", &[Code::NotFound, Code::Settled, Code::StoreUnavailable]),
 ];
 
@@ -82,7 +93,7 @@ const RECEIPT: &str = "receipt";
         description = "One durable HTTP API in front of many push providers: hand over a message \
                        for some devices; each is reached through the best healthy provider.",
     ),
-    tags((name = "messages", description = "Sending, and what became of it."), (name = "meta", description = "About this API.")),
+    tags((name = "messages", description = "Sending, and what became of it."), (name = "stream", description = "The devices' own channel."), (name = "meta", description = "About this API.")),
     components(schemas(ProblemShape, AddressRequest)),
 )]
 struct Base;

@@ -85,7 +85,8 @@ async fn end(server: Server, signals: &mut Signals) {
 fn announce(server: &Server) {
     let mut out = std::io::stdout().lock();
     let (api, admin) = (server.api(), server.admin());
-    // Neither has a character that JSON would escape.
-    let _ = writeln!(out, r#"listening {{"api":"{api}","admin":"{admin}"}}"#)
+    let stream = server.stream().map_or_else(String::new, |at| format!(r#","stream":"{at}""#));
+    // None of them has a character that JSON would escape.
+    let _ = writeln!(out, r#"listening {{"api":"{api}","admin":"{admin}"{stream}}}"#)
         .and_then(|()| out.flush());
 }

@@ -16,8 +16,9 @@ use crate::api::{Client, KeyHash};
 
 use super::source::Sources;
 use super::value::{At, Field, Origin, nearest};
-use super::{AdminSettings, ServerSettings, Settings};
+use super::{AdminSettings, ProviderEntry, ServerSettings, Settings};
 use crate::routing::{Balance, Member, ProviderIndex, Route};
+use crate::stream;
 
 /// A client's key below this many characters can be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -72,6 +73,7 @@ impl Check<'_> {
             listen: file.admin_listen.clone().or(ADMIN_LISTEN.into()),
             open_metrics: file.open_metrics,
         };
+        let stream = self.stream(file.stream, &providers);
         let mut store = file.store;
         store.path = self.folder.join(store.path);
         let mut settings = Settings {
@@ -81,6 +83,7 @@ impl Check<'_> {
             clients,
             subscribers,
             operators,
+            stream,
             providers,
             routes,
             dispatch: file.dispatch,
@@ -92,6 +95,38 @@ impl Check<'_> {
         self.warn_of_providers(&settings);
         self.warn_of_routes(&settings.routes);
         settings.warnings = self.warnings.take();
+        settings
+    }
+
+    /// A stream provider needs the listener, and the listener somebody who publishes.
+    fn stream(&self, file: file::Stream, providers: &[ProviderEntry]) -> stream::Settings {
+        let mut published = providers.iter().filter(|entry| entry.kind.name == stream::KIND.name);
+        match (published.next(), &file.listen) {
+            (Some(entry), Field::Absent) => self.faults.add(
+                &file.spot.missing("listen"),
+                format!(
+                    "is required: provider {:?} publishes to it; write listen = \"127.0.0.1:8082\"",
+                    entry.settings.id
+                ),
+            ),
+            (None, Field::Is(_)) => self.warn(
+                "stream.listen is set and no provider has kind = \"stream\": nothing will be \
+                 published there",
+            ),
+            (Some(_) | None, _) => {}
+        }
+        let secret = file.secret.at().and_then(|at| {
+            let secret = self.secret(at.value, &at.spot)?;
+            if secret.expose().len() < SHORTEST_KEY {
+                self.warn("stream.secret is shorter than 16 characters and can be guessed");
+            }
+            Some(secret)
+        });
+        let listen = file.listen.at().map(|at| at.value);
+        let settings = stream::Settings { listen, secret, ..file.settings };
+        if settings.is_open() && listen.is_some_and(|at| !at.ip().is_loopback()) {
+            self.warn("stream.access is \"open\": whoever knows a topic can read it");
+        }
         settings
     }
 

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pushyard_providers::Kind;
+use pushyard_providers::stream::HubSettings;
 
 use super::error::Spot;
 use super::read::Table;
@@ -19,6 +20,7 @@ use super::value::{At, Field, Origin, nearest, one_of};
 use crate::dispatch;
 use crate::routing::{Balance, Rate};
 use crate::store;
+use crate::stream::{self, Access};
 use crate::telemetry::{Format, LogSettings};
 
 pub(super) use self::provider::{Own, Provider, Written};
@@ -42,12 +44,16 @@ const MOST_HEADERS: u64 = 24_576;
 /// serde_json stops there by itself.
 const MOST_JSON_DEPTH: u64 = 127;
 
+/// ntfy's Android app ends a stream after 77 s of silence.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(70);
+
 /// The whole file.
 pub(super) struct File {
     pub(super) api_listen: Field<SocketAddr>,
     pub(super) admin_listen: Field<SocketAddr>,
     pub(super) open_metrics: bool,
     pub(super) admin_events: Option<Events>,
+    pub(super) stream: Stream,
     pub(super) store: store::Settings,
     pub(super) clients: Vec<Client>,
     pub(super) providers: Vec<Provider>,
@@ -55,6 +61,15 @@ pub(super) struct File {
     pub(super) dispatch: dispatch::Settings,
     pub(super) limits: dispatch::Limits,
     pub(super) log: LogSettings,
+}
+
+/// `[stream]`.
+pub(super) struct Stream {
+    pub(super) spot: Spot,
+    pub(super) listen: Field<SocketAddr>,
+    pub(super) secret: Field<Origin>,
+    /// Without `listen` and `secret`.
+    pub(super) settings: stream::Settings,
 }
 
 /// One of `[[clients]]`.
@@ -89,7 +104,7 @@ pub(super) struct Route {
 
 /// Reads every section.
 pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
-    root.later(&["stream", "egress"]);
+    root.later(&["egress"]);
     let mut server = root.table("server");
     server.later(&["tls", "watch"]);
     let api_listen = server.address("listen");
@@ -107,6 +122,7 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
         admin_listen,
         open_metrics,
         admin_events,
+        stream: stream(root.table("stream")),
         store,
         clients: root.tables("clients").into_iter().map(client).collect(),
         providers: root.tables("providers").into_iter().map(|t| provider(t, kinds)).collect(),
@@ -117,6 +133,31 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     };
     root.finish();
     file
+}
+
+fn stream(mut table: Table<'_>) -> Stream {
+    let default = stream::Settings::default();
+    let spot = table.spot.clone();
+    let (listen, secret) = (table.address("listen"), table.secret("secret"));
+    let word = table.word("access", &Access::WORDS, &[]).at().map(|at| at.value);
+    let hub = HubSettings {
+        backlog: table.whole("backlog", 1..=100_000).or(default.hub.backlog),
+        backlog_ttl: table.duration("backlog_ttl").or(default.hub.backlog_ttl),
+        max_subscribers: table
+            .whole("max_subscribers", 1..=1_000_000)
+            .or(default.hub.max_subscribers),
+        max_topics_per_address: table
+            .whole("max_topics_per_address", 1..=1_000_000)
+            .or(default.hub.max_topics_per_address),
+    };
+    let keepalive = table.duration("keepalive").or(default.keepalive);
+    if keepalive < Duration::from_secs(1) || keepalive > LONGEST_KEEPALIVE {
+        table.fault_at("keepalive", "must be from 1s to 70s: clients give up after 77s of silence");
+    }
+    table.finish();
+    let access = [Access::Open, Access::Token].into_iter().find(|one| Some(one.word()) == word);
+    let settings = stream::Settings { access, hub, keepalive, ..default };
+    Stream { spot, listen, secret, settings }
 }
 
 fn store(mut table: Table<'_>, max_idempotency_keys: u64) -> store::Settings {

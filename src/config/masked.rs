@@ -13,6 +13,7 @@ use crate::feedback::Target;
 use crate::model::EventKind;
 use crate::routing::{Budget, HealthSettings, Period, Rate, Route};
 use crate::store;
+use crate::stream;
 use crate::telemetry::Format;
 
 const MASK: &str = "***";
@@ -36,6 +37,7 @@ impl Settings {
                     "types": operators.types,
                 })),
             },
+            "stream": stream(&self.stream),
             "store": store(&self.store),
             "clients": self.clients.iter().map(|one| self.client(one)).collect::<Vec<_>>(),
             "providers": self.providers.iter().map(provider).collect::<Vec<_>>(),
@@ -81,6 +83,19 @@ impl Settings {
             "weights": weights,
         })
     }
+}
+
+fn stream(settings: &stream::Settings) -> Json {
+    json!({
+        "listen": settings.listen.map(|listen| listen.to_string()),
+        "access": settings.access.map(stream::Access::word),
+        "secret": settings.secret.as_ref().map(|_| MASK),
+        "backlog": settings.hub.backlog,
+        "backlog_ttl": show_duration(settings.hub.backlog_ttl),
+        "max_subscribers": settings.hub.max_subscribers,
+        "max_topics_per_address": settings.hub.max_topics_per_address,
+        "keepalive": show_duration(settings.keepalive),
+    })
 }
 
 fn store(settings: &store::Settings) -> Json {

@@ -45,6 +45,7 @@ use crate::dispatch;
 use crate::feedback::{OperatorTarget, Subscriber};
 use crate::routing::Route;
 use crate::store;
+use crate::stream;
 use crate::telemetry::LogSettings;
 
 pub use error::{ConfigError, Errors};
@@ -66,6 +67,8 @@ pub struct Settings {
     pub subscribers: Vec<Subscriber>,
     /// Where operators are told what happens.
     pub operators: Option<OperatorTarget>,
+    /// `[stream]`.
+    pub stream: stream::Settings,
     /// By [`crate::routing::ProviderIndex`].
     pub providers: Vec<ProviderEntry>,
     /// At least one: `default` with all providers where the file has none.

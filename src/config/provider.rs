@@ -9,6 +9,7 @@ use std::sync::Arc;
 use pushyard_providers::http::tls;
 use pushyard_providers::registry::Context;
 use pushyard_providers::settings::{SettingError, Value, Values};
+use pushyard_providers::stream::{self, Hub};
 use pushyard_providers::{CredentialGauge, Kind, Provider};
 use reqwest::Url;
 
@@ -36,7 +37,12 @@ pub struct ProviderEntry {
 impl ProviderEntry {
     /// Builds the provider anew, with what [`Provider::memo`] gave before a
     /// restart. Opens no connection.
-    pub fn build(&self, memo: Option<String>) -> Arc<dyn Provider> {
+    pub fn build(&self, memo: Option<String>, hub: Option<&Arc<Hub>>) -> Arc<dyn Provider> {
+        if let Some(hub) = hub
+            && self.kind.name == stream::KIND.name
+        {
+            return stream::provider(Arc::clone(hub));
+        }
         let context = Context { memo, ..self.context.clone() };
         // Only the memo differs from what was built already: without it, then.
         (self.kind.build)(context).unwrap_or_else(|_| self.checked.clone())

@@ -30,6 +30,10 @@ impl Settings {
                 show_size(self.store.min_free),
             ),
         ];
+        if let Some(listen) = self.stream.listen {
+            let access = if self.stream.is_open() { "open" } else { "by token" };
+            lines.push(format!("stream    http://{listen} ({access})"));
+        }
         lines.extend(self.providers.iter().map(provider));
         lines.extend(self.routes.iter().map(|route| self.route_line(route)));
         lines.extend(self.clients.iter().map(client));

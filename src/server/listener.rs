@@ -8,18 +8,24 @@
 //! connections are asked for a sign of life instead.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::patient::Patient;
 use crate::api::{HEADROOM, HeaderLimit, RequestId};
 use crate::dispatch::Limits;
 
@@ -42,17 +48,42 @@ const LEAST_HEADER_BYTES: usize = 8192;
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A device that takes nothing for this long is not there, or does not read.
+const WRITE_STALL: Duration = Duration::from_secs(10);
+
 /// How often an incomplete preface is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Serves until `stop` is cancelled; then takes no more connections, ends the idle
 /// ones, and gives requests that are being answered [`LAST_ANSWERS`].
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+    run(listener, router, limits, None, stop).await;
+}
+
+/// The same for devices, whose answers have no end: one that takes nothing of what
+/// is written to it for [`WRITE_STALL`] is cut.
+pub async fn serve_devices(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    run(listener, router, limits, Some(WRITE_STALL), stop).await;
+}
+
+async fn run(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    write_stall: Option<Duration>,
+    stop: CancellationToken,
+) {
     let connection = Connection {
         http1: Arc::new(builder(limits).http1_only()),
         http2: Arc::new(builder(limits).http2_only()),
         router: router.layer(HeaderLimit::new(&limits)).layer(RequestId),
         limits,
+        write_stall,
         stop: stop.clone(),
     };
     let mut connections = JoinSet::new();
@@ -61,8 +92,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection.clone().serve(stream));
+                Ok((stream, peer)) => {
+                    connections.spawn(connection.clone().serve(stream, peer));
                 }
                 Err(error) => pause(&error).await,
             }
@@ -116,11 +147,12 @@ struct Connection {
     http2: Arc<auto::Builder<TokioExecutor>>,
     router: Router,
     limits: Limits,
+    write_stall: Option<Duration>,
     stop: CancellationToken,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
         // Answers are small and waited for.
         if stream.set_nodelay(true).is_err() {
             return;
@@ -135,8 +167,13 @@ impl Connection {
             () = self.stop.cancelled() => return,
         };
         let builder = if http2 { &self.http2 } else { &self.http1 };
-        let service = TowerToHyperService::new(self.router);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let router = self.router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
+        let io = TokioIo::new(Patient::new(stream, self.write_stall));
+        let connection =
+            builder.serve_connection_with_upgrades(io, TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
@@ -172,8 +209,6 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;

@@ -2,6 +2,7 @@
 //! first no intake, last the store.
 
 pub mod listener;
+mod patient;
 mod reload;
 mod start;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use pushyard_providers::stream::Hub;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +56,8 @@ struct Stops {
 pub struct Server {
     api: SocketAddr,
     admin: SocketAddr,
+    stream: Option<SocketAddr>,
+    hub: Option<Arc<Hub>>,
     stops: Stops,
     driver: JoinSet<()>,
     listeners: JoinSet<()>,
@@ -81,6 +85,11 @@ impl Server {
     /// Where the admin listener is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where the devices' listener is, if there is one.
+    pub fn stream(&self) -> Option<SocketAddr> {
+        self.stream
     }
 
     /// Reads the configuration file again; what is wrong with it is in the log,
@@ -114,9 +123,15 @@ impl Server {
         let close = catalog.providers.iter().map(|built| built.provider.close());
         // Vendors hear a good-bye; one that does not listen is left.
         let _ = tokio::time::timeout(FAREWELL, join_all(close)).await;
-        let store = self.store.clone();
+        let (store, hub) = (self.store.clone(), self.hub.take());
+        let closing = move || {
+            if let Some(hub) = hub {
+                hub.close();
+            }
+            store.close();
+        };
         // A panic in there has been reported by its own thread.
-        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        let _ = tokio::task::spawn_blocking(closing).await;
         info!("all is written; goodbye");
     }
 

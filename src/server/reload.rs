@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pushyard_providers::stream::Hub;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -46,6 +47,8 @@ pub(super) struct Reloader {
     pub(super) shown: Arc<ArcSwap<Value>>,
     /// Who is told of deliveries; the outbox ends with it.
     pub(super) subscribers: watch::Sender<Vec<Subscriber>>,
+    /// What stream providers publish into.
+    pub(super) hub: Option<Arc<Hub>>,
     /// Counts reloads.
     pub(super) telemetry: Arc<Telemetry>,
     /// What is in force; also so that two reloads do not meet.
@@ -96,7 +99,8 @@ impl Reloader {
 
     async fn take(&self, present: &mut Present, settings: Settings) {
         let before = self.catalog.load_full();
-        let Next { catalog, changed, replaced } = next(&before, &present.settings, &settings);
+        let Next { catalog, changed, replaced } =
+            next(&before, &present.settings, &settings, self.hub.as_ref());
         let catalog = Arc::new(catalog);
         let stacks = stacks(&catalog, &self.telemetry, &self.clock);
         let (dispatch, limits) = (settings.dispatch, settings.limits);
@@ -129,7 +133,7 @@ struct Next {
     replaced: Vec<Built>,
 }
 
-fn next(before: &Catalog, old: &Settings, new: &Settings) -> Next {
+fn next(before: &Catalog, old: &Settings, new: &Settings, hub: Option<&Arc<Hub>>) -> Next {
     let mut next = Next { catalog: Catalog::default(), changed: Vec::new(), replaced: Vec::new() };
     let entry = |settings: &Settings, id: &str| {
         settings.providers.iter().find(|entry| &*entry.settings.id == id).cloned()
@@ -137,7 +141,7 @@ fn next(before: &Catalog, old: &Settings, new: &Settings) -> Next {
     let mut serial = before.providers.iter().map(|built| built.serial).max().unwrap_or(0);
     let mut build = |entry: &ProviderEntry, memo: Option<String>| {
         serial += 1;
-        let (settings, provider) = (entry.settings.clone(), entry.build(memo));
+        let (settings, provider) = (entry.settings.clone(), entry.build(memo, hub));
         Built { settings, provider, serial, retired: false }
     };
     for (at, built) in before.providers.iter().enumerate() {
@@ -212,6 +216,7 @@ fn compare(old: &Settings, new: &Settings) -> Reloaded {
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.open_metrics", old.admin.open_metrics != new.admin.open_metrics),
         ("admin.events", old.operators != new.operators),
+        ("stream", old.stream != new.stream),
         ("store", old.store != new.store),
         ("limits", of_listeners(&old.limits) != of_listeners(&new.limits)),
         ("log", old.log != new.log),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pushyard_providers::stream::{Hub, Tokens};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -23,6 +24,7 @@ use crate::feedback::{self, OutboxParts, Receipts};
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
 use crate::stack::{Meter, ProviderStack, stack};
 use crate::store::{self, Start, Store, embedded};
+use crate::stream::{self, StreamState};
 use crate::telemetry::{self, Telemetry};
 
 /// Commands to the dispatcher that may wait: each is a request that a listener
@@ -44,7 +46,7 @@ pub enum StartError {
     Config(config::Errors),
     /// A listener cannot be bound.
     Listen {
-        /// `api` or `admin`.
+        /// The section of the file: `server`, `admin` or `stream`.
         name: &'static str,
         /// Where.
         address: SocketAddr,
@@ -55,6 +57,8 @@ pub enum StartError {
     TrustRoots(String),
     /// The store cannot be opened.
     Store(embedded::OpenError),
+    /// The stream's backlog cannot be opened.
+    Backlog(String),
     /// What is stored cannot be read.
     Recover(store::StoreError),
 }
@@ -70,6 +74,11 @@ impl fmt::Display for StartError {
             ),
             Self::TrustRoots(detail) => write!(f, "events cannot be posted: {detail}"),
             Self::Store(error) => error.fmt(f),
+            Self::Backlog(detail) => write!(
+                f,
+                "the stream's backlog cannot be opened: {detail}; look at the file, or remove it: \
+                 devices that are away then miss what it holds"
+            ),
             Self::Recover(error) => error.fmt(f),
         }
     }
@@ -89,7 +98,16 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let flushed = Arc::new(FlushMark::default());
     let (store, found) = open(&settings, &clock, &flushed).await?;
     clock.not_before(found.last_seen);
-    let catalog = Arc::new(catalog(&settings, &found));
+    let stream = match settings.stream.listen {
+        Some(address) => Some(listen("stream", address).await?),
+        None => None,
+    };
+    let hub = match &stream {
+        Some(_) => Some(open_hub(&settings, &clock).await?),
+        None => None,
+    };
+    let tokens = hub.as_ref().map(|_| Arc::new(tokens(&settings, &*store)));
+    let catalog = Arc::new(catalog(&settings, &found, hub.as_ref()));
     let telemetry = Arc::new(Telemetry::new(clock.clone()));
     let engine = Engine::new(
         catalog.clone(),
@@ -134,6 +152,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         authenticator: authenticator.clone(),
         shown: shown.clone(),
         subscribers,
+        hub: hub.clone(),
         telemetry: telemetry.clone(),
         present: Mutex::new(Present { settings: settings.clone(), leaving: JoinSet::new() }),
     });
@@ -141,7 +160,8 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         catalog: providers.clone(),
         dispatcher: dispatcher.clone(),
         store: store.clone(),
-        receipts,
+        receipts: receipts.clone(),
+        stream_tokens: tokens.clone(),
         clock: clock.clone(),
         authenticator: authenticator.clone(),
         limits: settings.limits,
@@ -164,7 +184,23 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         let telling = feedback::tell_operators(operators, http, telemetry, clock, stop.clone());
         listeners.spawn(telling);
     }
+    let stream_at = stream.as_ref().map(local);
+    if let (Some(devices), Some(hub)) = (stream, hub.clone()) {
+        let state = StreamState {
+            hub,
+            tokens: tokens.filter(|_| !settings.stream.is_open()),
+            keepalive: settings.stream.keepalive,
+            receipts,
+            dispatcher: dispatcher.clone(),
+            limits: settings.limits,
+            telemetry: telemetry.clone(),
+            closed: stop.clone(),
+        };
+        let router = stream::router(state);
+        listeners.spawn(listener::serve_devices(devices, router, settings.limits, stop.clone()));
+    }
     let admin_state = AdminState {
+        hub: hub.clone(),
         catalog: providers.clone(),
         snapshot,
         store: store.clone(),
@@ -189,10 +225,13 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
     let admin_router = admin::router(admin_state);
     listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
-    info!(api = %api_at, admin = %admin_at, "ready");
+    let stream = stream_at.map(tracing::field::display);
+    info!(api = %api_at, admin = %admin_at, stream, "ready");
     Ok(Server {
         api: api_at,
         admin: admin_at,
+        stream: stream_at,
+        hub,
         stops,
         driver,
         listeners,
@@ -239,8 +278,27 @@ async fn open(
     Ok((store, found))
 }
 
+/// The hub with its backlog, in the store's directory.
+async fn open_hub(settings: &Settings, clock: &Arc<Clock>) -> Result<Arc<Hub>, StartError> {
+    let (path, hub, clock) = (settings.store.path.clone(), settings.stream.hub, clock.clone());
+    let opening = tokio::task::spawn_blocking(move || Hub::open(&path, hub, clock));
+    opening
+        .await
+        .expect("opening the backlog returns its faults as errors")
+        .map_err(StartError::Backlog)
+}
+
+/// What opens topics: made with the configured secret, or with one that only this
+/// store has.
+fn tokens(settings: &Settings, store: &dyn Store) -> Tokens {
+    match &settings.stream.secret {
+        Some(secret) => Tokens::new(secret.expose().as_bytes()),
+        None => Tokens::new(&store.server_key()),
+    }
+}
+
 /// Builds the providers, each with what it wanted to be remembered.
-fn catalog(settings: &Settings, found: &Start) -> Catalog {
+fn catalog(settings: &Settings, found: &Start, hub: Option<&Arc<Hub>>) -> Catalog {
     let memo = |id: &str| {
         let name = format!("memo/{id}");
         let (_, value) = found.notes.iter().find(|(known, _)| *known == name)?;
@@ -248,7 +306,7 @@ fn catalog(settings: &Settings, found: &Start) -> Catalog {
     };
     let build = |(serial, entry): (usize, &ProviderEntry)| Built {
         settings: entry.settings.clone(),
-        provider: entry.build(memo(&entry.settings.id)),
+        provider: entry.build(memo(&entry.settings.id), hub),
         serial: serial as u64,
         retired: false,
     };

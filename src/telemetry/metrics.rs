@@ -10,6 +10,7 @@ use prometheus::{
     CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
     IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use pushyard_providers::stream::HubFigures;
 use pushyard_providers::{Outcome, Priority};
 
 /// 1 ms to 60 s: from a healthy vendor's answer to a delivery that waited for one.
@@ -53,6 +54,10 @@ pub struct Metrics {
     store_commits: IntCounter,
     store_bytes: IntGauge,
     dead_letters: IntGauge,
+    stream_subscribers: IntGauge,
+    stream_topics: IntGauge,
+    stream_backlog: IntGauge,
+    stream_dropped: IntCounterVec,
     pub(super) config_reloads: IntCounterVec,
     pub(super) config_last_reload: IntGauge,
 }
@@ -161,6 +166,15 @@ impl Default for Metrics {
             store_commits: new.counter("store_commits_total", "Commits."),
             store_bytes: new.gauge("store_bytes", "Bytes that the store occupies."),
             dead_letters: new.gauge("dead_letters", "What could not be delivered and is kept."),
+            stream_subscribers: new.gauge("stream_subscribers", "Devices that listen now."),
+            stream_topics: new.gauge("stream_topics", "Topics that somebody listens to."),
+            stream_backlog: new
+                .gauge("stream_backlog_messages", "Messages kept for devices that are away."),
+            stream_dropped: new.counters(
+                "stream_dropped_total",
+                "Subscribers that were dropped.",
+                &["reason"],
+            ),
             config_reloads: new.counters(
                 "config_reloads_total",
                 "Reloads of the configuration.",
@@ -215,6 +229,11 @@ impl Metrics {
         }
         self.store_bytes.set(signed(now.store_bytes));
         self.dead_letters.set(signed(now.dead_letters));
+        self.stream_subscribers.set(signed(now.stream.subscribers));
+        self.stream_topics.set(signed(now.stream.topics));
+        self.stream_backlog.set(signed(now.stream.backlog));
+        let dropped = self.stream_dropped.with_label_values(&["slow"]);
+        dropped.inc_by(now.stream.dropped_slow.saturating_sub(dropped.get()));
         self.events_pending.set(signed(now.events_pending));
         let mut text = Vec::new();
         // Writing into memory cannot fail; a family that cannot be written is left out.
@@ -254,6 +273,8 @@ pub struct Scrape<'a> {
     pub store_bytes: u64,
     /// What could not be delivered and is kept.
     pub dead_letters: u64,
+    /// The devices' own channel.
+    pub stream: HubFigures,
     /// Client events not yet delivered.
     pub events_pending: u64,
 }

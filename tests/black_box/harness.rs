@@ -82,6 +82,7 @@ pub(crate) struct Router {
     child: Child,
     api: String,
     admin: String,
+    stream: String,
     log: Arc<Mutex<String>>,
     client: reqwest::Client,
     key: Option<&'static str>,
@@ -119,9 +120,17 @@ impl Router {
             panic!("the router did not start: {line:?}\n{}", log.lock().unwrap());
         };
         let ready: Value = serde_json::from_str(ready).unwrap();
-        let url = |name: &str| format!("http://{}", ready[name].as_str().unwrap());
+        let url = |name: &str| format!("http://{}", ready[name].as_str().unwrap_or_default());
         let client = client();
-        Self { child, api: url("api"), admin: url("admin"), log, client, key: None }
+        Self {
+            child,
+            api: url("api"),
+            admin: url("admin"),
+            stream: url("stream"),
+            log,
+            client,
+            key: None,
+        }
     }
 
     /// Calls bear this key from now on.
@@ -140,6 +149,11 @@ impl Router {
 
     pub(crate) fn admin(&self) -> &str {
         &self.admin
+    }
+
+    /// The devices' listener, where it is configured.
+    pub(crate) fn stream(&self) -> &str {
+        &self.stream
     }
 
     pub(crate) fn log(&self) -> String {

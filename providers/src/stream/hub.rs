@@ -41,7 +41,7 @@ const PAGE: usize = 64;
 const LOCK: &str = "no code panics while it holds this lock";
 
 /// The hub's settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HubSettings {
     /// Messages kept a topic.
     pub backlog: usize,

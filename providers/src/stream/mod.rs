@@ -34,8 +34,7 @@ pub use message::{Form, ID_LENGTH, Message, Seen, event};
 pub use token::Tokens;
 
 /// The kind. Built from settings alone it has no hub and takes nothing; the
-/// router builds the one that runs with [`provider`]. The registry does not list
-/// it as long as no listener stands before the hub: nobody could read.
+/// router builds the one that runs with [`provider`].
 pub static KIND: Kind = Kind {
     name: "stream",
     fields: &[Field { name: "topic", need: Need::Required }],
@@ -46,6 +45,10 @@ pub static KIND: Kind = Kind {
 
 /// Characters of a topic (ntfy: `^[-_A-Za-z0-9]{1,64}$`).
 const LONGEST_TOPIC: usize = 64;
+
+/// Names that the paths of an ntfy server begin with; no topic of ntfy's either.
+const RESERVED: [&str; 10] =
+    ["docs", "static", "file", "app", "metrics", "account", "settings", "signup", "login", "v1"];
 
 static PROFILE: Profile = Profile {
     kind: "stream",
@@ -69,6 +72,7 @@ pub fn provider(hub: Arc<Hub>) -> Arc<dyn Provider> {
 pub fn is_topic(name: &str) -> bool {
     (1..=LONGEST_TOPIC).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && !RESERVED.contains(&name)
 }
 
 struct Stream {
@@ -177,14 +181,15 @@ fn topic(call: &Call) -> Result<&str, Invalid> {
 }
 
 fn no_topic() -> Invalid {
-    Invalid { code: "no_topic", detail: "the address has no topic".to_owned() }
+    Invalid::new("no_topic", "the address has no topic")
 }
 
 fn check_address(address: &Address) -> Result<(), FieldError> {
     match address.get("topic") {
-        Some(topic) if !is_topic(topic) => {
-            Err(FieldError::new("topic", "must be 1 to 64 letters, digits, - or _"))
-        }
+        Some(topic) if !is_topic(topic) => Err(FieldError::new(
+            "topic",
+            "must be 1 to 64 letters, digits, - or _, and not reserved",
+        )),
         Some(_) | None => Ok(()),
     }
 }

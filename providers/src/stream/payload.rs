@@ -42,7 +42,7 @@ pub(super) fn encode(push: &Push) -> Result<Payload, Invalid> {
     let patch = push.patch("stream");
     if let Some(key) = patch.keys().find(|key| OURS.contains(&key.as_str())) {
         let detail = format!("overrides.stream must not set {key:?}; it is set for each delivery");
-        return Err(Invalid { code: "reserved_key", detail });
+        return Err(Invalid::at("reserved_key", "/overrides/stream", detail));
     }
     merge(&mut object, Value::Object(patch));
     if object["message"].as_str().is_none_or(str::is_empty) {
@@ -53,7 +53,7 @@ pub(super) fn encode(push: &Push) -> Result<Payload, Invalid> {
     let size = body.rendered_len(0);
     if size > LARGEST {
         let detail = format!("the message has {size} bytes; a stream event has at most {LARGEST}");
-        return Err(Invalid { code: "too_large", detail });
+        return Err(Invalid::new("too_large", detail));
     }
     Ok(Payload { body, headers: Vec::new(), detail: None })
 }

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
+use pushyard_providers::stream::Tokens;
 use pushyard_providers::{
     Address, Answer, Call, Dedup, Gauge, Invalid, Outcome, Parts, Payload, ProbeProfile, Profile,
     Proves, Provider, Push, Template, VendorRequest,
@@ -332,6 +333,7 @@ impl House {
         let (clock, closed) = (Arc::new(Clock::default()), CancellationToken::new());
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let router = router(ApiState {
+            stream_tokens: Some(Arc::new(Tokens::new(b"secret"))),
             catalog: Arc::new(ArcSwap::from_pointee(catalog())),
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),
@@ -367,6 +369,7 @@ impl House {
             queue: [("queued", 0), ("sending", 0), ("waiting", 0)],
             oldest: Vec::new(),
             store_bytes: 0,
+            stream: Default::default(),
             dead_letters: 0,
             events_pending: 0,
         });

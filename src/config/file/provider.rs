@@ -15,7 +15,6 @@ use crate::routing::{Budget, HealthSettings, Period, ProbeSettings, Rate, RetryS
 /// Kinds that exist, but not yet.
 const LATER_KINDS: &[&str] = &[
     "webpush",
-    "stream",
     "mqtt",
     "unifiedpush",
     "huawei",

@@ -149,7 +149,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 #[test]
 fn keys_of_later_releases_are_named_as_such() {
     insta::assert_snapshot!(errors(&[
-        "[stream]\nlisten = \"127.0.0.1:8082\"",
+        "[egress]\nallow_networks = []",
         "[egress]\nallow_networks = []",
         "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = true",
         "[admin]\ntls = {}",
@@ -157,7 +157,7 @@ fn keys_of_later_releases_are_named_as_such() {
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
         "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
     ]), @r##"
-    1:2: stream: is not part of this release; remove it
+    1:2: egress: is not part of this release; remove it
     1:2: egress: is not part of this release; remove it
     2:1: server.tls: is not part of this release; remove it
     3:1: server.watch: is not part of this release; remove it

@@ -97,7 +97,7 @@ retry = {{ min_delay = \"15m\" }}"
     assert_eq!((context.timeout, context.connect_timeout), (core.timeout, core.timeout));
     assert!(context.ca.as_ref().is_some_and(|pem| pem.starts_with(b"-----BEGIN CERTIFICATE")));
     assert_eq!(entry.credential().kind, "p8");
-    assert_eq!(entry.build(Some("no memo of ours".to_owned())).profile().kind, "apns");
+    assert_eq!(entry.build(Some("no memo of ours".to_owned()), None).profile().kind, "apns");
 }
 
 #[test]
