@@ -520,6 +520,7 @@ async fn the_description_names_every_call_problem_and_header() {
         "post /v1/messages",
         "post /v1/messages/batch",
         "post /v1/receipts",
+        "post /v1/stream/tokens",
     ];
     assert_eq!(calls, expected);
     let submit = &document["paths"]["/v1/messages"]["post"];

@@ -211,11 +211,11 @@ mod tests {
             ("apn:9f86".to_owned(), r#"unknown kind "apn"; did you mean "apns"?"#),
             (
                 secret.to_owned(),
-                "it does not begin with a kind and a colon; the kinds are apns, fcm, ntfy, gotify, webhook, user",
+                "it does not begin with a kind and a colon; the kinds are apns, fcm, ntfy, gotify, webhook, stream, user",
             ),
             (
                 String::new(),
-                "it does not begin with a kind and a colon; the kinds are apns, fcm, ntfy, gotify, webhook, user",
+                "it does not begin with a kind and a colon; the kinds are apns, fcm, ntfy, gotify, webhook, stream, user",
             ),
             ("apns:".to_owned(), "after `apns:` there is no token"),
             ("fcm:topic=".to_owned(), "after `fcm:` there is no topic"),

@@ -163,7 +163,7 @@ fn keys_of_later_releases_are_named_as_such() {
     3:1: server.watch: is not part of this release; remove it
     2:1: admin.tls: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
-    3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify" or "webhook"
+    3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
     4:11: routes[0].balance: "broadcast" is not part of this release; it must be "weighted", "round_robin", "least_latency" or "cheapest"
     "##);
@@ -299,7 +299,7 @@ fn names_are_unique_and_exist() {
     2:6: providers[0].id: must be 1 to 64 letters, digits or any of . _ -, and begin with a letter or digit
     3:8: providers[0].kind: "apn" is not known; did you mean "apns"?
     1:1: providers[0].id: is required
-    1:1: providers[0].kind: is required; it must be "apns", "fcm", "ntfy", "gotify" or "webhook"
+    1:1: providers[0].kind: is required; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
     "##);
 }
 
