@@ -220,9 +220,13 @@ impl Problem {
         problem
     }
 
-    /// 422 for a query parameter.
+    /// 422 for a query parameter; its pointer is `/query/` and its name.
     pub fn parameter(name: &str, detail: &str) -> Self {
-        Self::new(Code::Invalid, format!("query parameter `{name}`: {detail}"))
+        let told = format!("query parameter `{name}`: {detail}");
+        let mut problem = Self::new(Code::Invalid, told);
+        let (pointer, detail) = (format!("/query/{name}"), detail.to_owned());
+        problem.0.errors = vec![Fault { pointer, detail, code: "invalid_value" }];
+        problem
     }
 
     /// The same, to be tried again after this long.

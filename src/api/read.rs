@@ -131,7 +131,8 @@ pub(super) fn too_large(limits: &Limits) -> Problem {
 /// The query parameters. Unknown ones are left alone.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     Query::try_from_uri(uri).map(|Query(query)| query).map_err(|_| {
-        Problem::new(Code::Invalid, "the query cannot be read; is a parameter given twice?")
+        let detail = "the query cannot be read; is a parameter given twice?".to_owned();
+        Problem::invalid(vec![Fault { pointer: "/query".to_owned(), detail, code: "malformed" }])
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::model::{Body, MessageId, Progress};
+use crate::store::Record;
 
 /// A request to the dispatcher.
 #[derive(Debug)]
@@ -14,6 +15,10 @@ pub enum Command {
     Submit(Arc<Body>, oneshot::Sender<Result<(), Rejected>>),
     /// Take back what is not yet sent.
     Cancel(MessageId, oneshot::Sender<Cancelled>),
+    /// Take back these deliveries of a message, as far as they are not yet sent.
+    CancelPart(MessageId, Vec<u16>, oneshot::Sender<Cancelled>),
+    /// Write what is no push: devices, and forgetting a user; answered when it is on disk.
+    Keep(Vec<Record>, oneshot::Sender<Result<(), Rejected>>),
     /// Tell when the message's last delivery has settled.
     Wait(MessageId, oneshot::Sender<()>),
     /// Tell of the message's unsettled deliveries.
@@ -68,6 +73,20 @@ impl Dispatcher {
     /// Takes back what is not yet sent of a message.
     pub async fn cancel(&self, message: MessageId) -> Cancelled {
         self.ask(|reply| Command::Cancel(message, reply)).await.unwrap_or_default()
+    }
+
+    /// Takes back what is not yet sent of these deliveries of a message.
+    pub async fn cancel_part(&self, message: MessageId, deliveries: Vec<u16>) -> Cancelled {
+        let command = |reply| Command::CancelPart(message, deliveries, reply);
+        self.ask(command).await.unwrap_or_default()
+    }
+
+    /// Writes what is no push; returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`Rejected`]: nothing of it is written.
+    pub async fn keep(&self, records: Vec<Record>) -> Result<(), Rejected> {
+        self.ask(|reply| Command::Keep(records, reply)).await.unwrap_or(Err(Rejected::ShuttingDown))
     }
 
     /// Returns when the message's last delivery has settled (at once when it

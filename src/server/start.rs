@@ -226,6 +226,21 @@ async fn recover(
             engine.on(Event::Spent(id.into(), spent), now, &mut effects);
         }
     }
+    let reading = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || {
+            let mut gone = Vec::new();
+            let read = store.gone((crate::clock::Utc::default(), 0), &mut |found| {
+                gone.push(Event::Gone(Arc::new(found)));
+                true
+            });
+            read.map(|()| gone)
+        }
+    });
+    let gone = reading.await.expect("reading returns its faults as errors");
+    for event in gone.map_err(StartError::Recover)? {
+        engine.on(event, now, &mut effects);
+    }
     if !found.clean {
         warn!("the process before did not end in order; writing down every attempt for a minute");
         engine.on(Event::Careful(CAREFUL), now, &mut effects);

@@ -14,6 +14,7 @@
 //! The parts that the store itself looks at come first ([`MessageHead`],
 //! [`ProgressHead`]), so that it can read them without decoding the rest.
 
+mod device;
 mod message;
 mod progress;
 #[cfg(test)]
@@ -23,14 +24,19 @@ use postcard::ser_flavors::Flavor;
 use pushyard_providers::{Outcome, Priority};
 use serde::{Deserialize, Serialize};
 
-use self::message::StoredMessage;
+pub(super) use self::device::{decode_device, decode_gone, encode_device, encode_gone};
+use self::message::{StoredMessage, Users};
 use self::progress::StoredProgress;
 use super::{Intent, StoreError};
 use crate::clock::Utc;
 use crate::model::{Durability, Message, MessageId, OnAmbiguous, Progress, Reason, State};
 
-/// The form that this build writes, and the only one so far.
+/// The form that this build writes.
 const VERSION: u8 = 1;
+
+/// The form of a message of which some recipients are registered users' devices:
+/// as the other, and [`Users`] behind it.
+const VERSION_WITH_USERS: u8 = 2;
 
 /// Why a record cannot be read; never with its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,17 +75,35 @@ pub(super) struct ProgressHead {
 
 /// Adds a message's record to `into`.
 pub(super) fn encode_message(message: &Message, into: &mut Vec<u8>) {
-    encode(&StoredMessage::from(message), into);
+    match Users::of(message) {
+        None => encode(&StoredMessage::from(message), into),
+        Some(users) => {
+            encode_as(VERSION_WITH_USERS, &(StoredMessage::from(message), users), into);
+        }
+    }
 }
 
 /// A message from its record.
 pub(super) fn decode_message(id: MessageId, bytes: &[u8]) -> Result<Message, Undecodable> {
+    if names_users(bytes) {
+        let (message, users) =
+            whole(take_as::<(StoredMessage<'_>, Users<'_>)>(VERSION_WITH_USERS, bytes)?)?;
+        let mut message = message.into_message(id)?;
+        users.mark(&mut message);
+        return Ok(message);
+    }
     decode::<StoredMessage<'_>>(bytes)?.into_message(id)
 }
 
 /// The head of a message's record.
 pub(super) fn decode_message_head(bytes: &[u8]) -> Result<MessageHead, Undecodable> {
-    take(bytes).map(|(head, _)| head)
+    let version = if names_users(bytes) { VERSION_WITH_USERS } else { VERSION };
+    take_as(version, bytes).map(|(head, _)| head)
+}
+
+/// Whether some of the message's recipients are users' devices.
+pub(super) fn names_users(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&VERSION_WITH_USERS)
 }
 
 /// Adds the record of a delivery's progress to `into`.
@@ -111,26 +135,41 @@ pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Undecodable> {
 }
 
 fn encode<T: Serialize>(record: &T, into: &mut Vec<u8>) {
-    into.push(VERSION);
+    encode_as(VERSION, record, into);
+}
+
+fn encode_as<T: Serialize>(version: u8, record: &T, into: &mut Vec<u8>) {
+    into.push(version);
     postcard::serialize_with_flavor(record, Growing(into))
         .expect("a buffer that grows takes all, and every length is known beforehand");
 }
 
 /// Reads the whole of `bytes`: what is left over is damage too.
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Undecodable> {
-    match take(bytes)? {
-        (record, []) => Ok(record),
-        (_, rest) => Err(Undecodable(format!("{} bytes too many", rest.len()))),
+    whole(take(bytes)?)
+}
+
+fn whole<T>((record, rest): (T, &[u8])) -> Result<T, Undecodable> {
+    match rest {
+        [] => Ok(record),
+        rest => Err(Undecodable(format!("{} bytes too many", rest.len()))),
     }
 }
 
 fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Undecodable> {
+    take_as(VERSION, bytes)
+}
+
+fn take_as<'a, T: Deserialize<'a>>(
+    known: u8,
+    bytes: &'a [u8],
+) -> Result<(T, &'a [u8]), Undecodable> {
     match bytes.split_first() {
-        Some((&VERSION, bytes)) => {
+        Some((version, bytes)) if *version == known => {
             postcard::take_from_bytes(bytes).map_err(|error| Undecodable(error.to_string()))
         }
         Some((version, _)) => {
-            Err(Undecodable(format!("version {version}, this build reads {VERSION}")))
+            Err(Undecodable(format!("version {version}, this build reads {known}")))
         }
         None => Err(Undecodable("empty".to_owned())),
     }

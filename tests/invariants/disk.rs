@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use pushyard::model::{Body, DeliveryId, MessageId, Progress};
+use pushyard::model::{Body, DeliveryId, Gone, MessageId, Progress};
 use pushyard::routing::Remembered;
 use pushyard::store::{Intent, Record, Recovered};
 
@@ -25,6 +25,7 @@ pub(super) struct Disk {
     flushed: u64,
     pub(super) messages: BTreeMap<MessageId, Stored>,
     notes: BTreeMap<String, Vec<u8>>,
+    pub(super) gone: BTreeMap<u128, Arc<Gone>>,
 }
 
 impl Disk {
@@ -97,6 +98,14 @@ impl Disk {
                 let stored = self.messages.get_mut(id).expect("a settled message was accepted");
                 stored.open = false;
             }
+            Record::Gone(gone) => {
+                self.gone.insert(gone.key(), gone.clone());
+            }
+            Record::Healed(key) => {
+                self.gone.remove(key);
+            }
+            // The world has no users.
+            Record::Device(..) | Record::Erase(..) => {}
             Record::Note(name, Some(value)) => {
                 self.notes.insert(name.clone(), value.clone());
             }

@@ -110,7 +110,7 @@ impl Setup {
             }
         }
         let region = (device % 7 == 0).then(|| "eu".to_owned());
-        Recipient { reference: None, region, addresses, no_route: false }
+        Recipient { reference: None, user: None, region, addresses, no_route: false }
     }
 
     fn could_serve(&self, route: &Route, recipient: &Recipient) -> bool {

@@ -47,6 +47,9 @@ impl Engine {
             answer: Box::new(answer.clone()),
             elapsed,
         }));
+        if answer.outcome == Outcome::AddressGone {
+            self.address_gone(&flight, answer, now, effects);
+        }
         let situation = self.situation(&flight, key_alive);
         match decide(answer, &situation) {
             Verdict::Settle(state, reason) => self.settle(at, state, reason, now, effects),

@@ -241,6 +241,10 @@ impl Engine {
         if paused.is_some() {
             return Began::Closed;
         }
+        if self.is_gone(&body, candidate.provider, address, now) {
+            self.leave_gone(at, &candidate, now, effects);
+            return Began::Aside;
+        }
         match self.others_in_flight(at) {
             Some(Age::Older | Age::Same) => {
                 self.take_out(at);
@@ -306,8 +310,10 @@ impl Engine {
             && policy.durability == Durability::Disk;
         let provider = self.catalog.provider(candidate.provider).settings.id.clone();
         let record = Intent { n, provider, address: candidate.address, at: now.utc };
+        let body = order.body.clone();
+        let order = Some(order);
         let mut flight =
-            Flight { stub: at, candidate, permit, started: now, n, address, order: Some(order) };
+            Flight { stub: at, candidate, permit, started: now, n, address, body, order };
         if intent {
             self.flights.insert(attempt, flight);
             let upto = self.write(Record::Intent(delivery, record), effects);

@@ -17,6 +17,7 @@ use super::tables::{
     self, DEAD, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, NOTES, OPEN, Rows, SET_ASIDE, last_of,
     message_of,
 };
+use super::users;
 use crate::model::State;
 use crate::store::record;
 
@@ -61,6 +62,7 @@ pub(super) fn apply(
     write_dead(txn, &consequences, drained_upto, &mut applied)?;
     write_intents(txn, batch)?;
     write_notes(txn, batch)?;
+    users::apply(txn, batch, drained_upto, &mut applied)?;
     write_aside(txn, batch, drained_upto, &mut applied)?;
     Ok(applied)
 }

@@ -26,6 +26,7 @@ mod open;
 mod read;
 mod retention;
 mod tables;
+mod users;
 #[cfg(test)]
 mod tests;
 
@@ -41,9 +42,9 @@ use redb::{Database, ReadTransaction, ReadableDatabase};
 use self::batch::{Damaged, Work};
 use self::disk::Signs;
 use self::keys::{Found, Keys};
-use super::{Figures, Flushed, Health, Record, Recovered, Store, StoreError};
-use crate::clock::Now;
-use crate::model::{Message, MessageId, Progress};
+use super::{Figures, Flushed, Health, Held, Record, Recovered, Store, StoreError};
+use crate::clock::{Now, Utc};
+use crate::model::{Device, Gone, Message, MessageId, Progress, User};
 
 pub use open::{OpenError, open};
 
@@ -153,6 +154,43 @@ impl Store for Embedded {
                 None => return Ok(()),
             }
         }
+    }
+
+    fn newest(
+        &self,
+        before: Option<MessageId>,
+        each: &mut dyn FnMut(Message, usize) -> bool,
+    ) -> Result<(), StoreError> {
+        let before = before.map_or(u128::MAX, MessageId::as_u128);
+        let mut damaged = Vec::new();
+        let read = |txn: &_| read::newest(txn, before, each, &mut damaged);
+        let result = self.shared.read(read);
+        self.shared.set_aside(damaged);
+        result
+    }
+
+    fn devices(&self, user: &User) -> Result<Vec<Device>, StoreError> {
+        self.shared.read(|txn| users::devices(txn, user))?
+    }
+
+    fn held(&self, user: &User, most: usize) -> Result<Held, StoreError> {
+        self.shared.read(|txn| users::held(txn, user, most))
+    }
+
+    fn gone(
+        &self,
+        after: (Utc, u128),
+        each: &mut dyn FnMut(Gone) -> bool,
+    ) -> Result<(), StoreError> {
+        self.shared.read(|txn| users::gone(txn, (after.0.ms(), after.1), each))
+    }
+
+    fn gone_at(&self, key: u128) -> Result<Option<Utc>, StoreError> {
+        self.shared.read(|txn| users::gone_at(txn, key))
+    }
+
+    fn dead_of(&self, message: MessageId) -> Result<Vec<u16>, StoreError> {
+        self.shared.read(|txn| users::dead_of(txn, message))
     }
 
     fn server_key(&self) -> [u8; 32] {

@@ -136,6 +136,7 @@ fn sample_message(id: MessageId) -> Message {
         },
         recipients: vec![Recipient {
             reference: text("alice"),
+            user: None,
             region: text("eu"),
             addresses: Vec::new(),
             no_route: true,
@@ -262,6 +263,7 @@ fn any_recipient() -> impl Strategy<Value = Recipient> {
     (option::of(".*"), option::of(".*"), vec(any_address(), 0..3), any::<bool>()).prop_map(
         |(reference, region, addresses, no_route)| Recipient {
             reference,
+            user: None,
             region,
             addresses,
             no_route,
