@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use pushyard_providers::Address;
@@ -25,7 +25,7 @@ use super::auth::Caller;
 use super::messages::json;
 use super::openapi::AddressRequest;
 use super::problem::Problem;
-use super::read::{self, Media};
+use super::read::{self, Media, Segment, Segments};
 use super::submit::blocking;
 use crate::clock::Utc;
 use crate::intake::{self, Fault, json as body_json};
@@ -182,7 +182,7 @@ impl Known {
 )]
 pub(super) async fn put_device(
     State(shared): State<Arc<Shared>>,
-    Path((user, name)): Path<(String, String)>,
+    Segments(user, name): Segments,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -192,21 +192,17 @@ pub(super) async fn put_device(
     let node = body_json::parse(&bytes, shared.state.limits.max_json_depth)?;
     let now = shared.state.clock.now().utc;
     let device = intake::device(&node, &name, now, &shared.state.catalog.load());
-    let faults = [("user", &user), ("device", &name)];
-    let mut faults: Vec<Fault> =
-        faults.into_iter().filter_map(|(field, name)| intake::name_fault(field, name)).collect();
     drop(node);
-    let (device, []) = (
-        match device {
-            Ok(device) => device,
-            Err(more) => {
-                faults.extend(more);
-                return Err(Problem::invalid(faults));
-            }
-        },
-        &faults[..],
-    ) else {
-        return Err(Problem::invalid(faults));
+    let names = [("user", &user), ("device", &name)];
+    let faults = names.into_iter().filter_map(|(field, name)| intake::name_fault(field, name));
+    let mut faults: Vec<Fault> = faults.collect();
+    let device = match device {
+        Ok(device) if faults.is_empty() => Arc::new(device),
+        Ok(_) => return Err(Problem::invalid(faults)),
+        Err(more) => {
+            faults.extend(more);
+            return Err(Problem::invalid(faults));
+        }
     };
     let user = own(caller, user);
     let _one_by_one = shared.registering.of(&user).await;
@@ -217,7 +213,6 @@ pub(super) async fn put_device(
         let pointer = "/path/device".to_owned();
         return Err(Problem::invalid(vec![Fault { pointer, detail, code: "out_of_range" }]));
     }
-    let device = Arc::new(device);
     let record = Record::Device(user.clone(), name, Some(Arc::clone(&device)));
     shared.state.dispatcher.keep(vec![record]).await?;
     let known = shared.known(&user, vec![Device::clone(&device)]).await?;
@@ -239,7 +234,7 @@ pub(super) async fn put_device(
 )]
 pub(super) async fn show_device(
     State(shared): State<Arc<Shared>>,
-    Path((user, name)): Path<(String, String)>,
+    Segments(user, name): Segments,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = own(shared.state.authenticator.caller(&headers)?, user);
@@ -266,7 +261,7 @@ pub(super) async fn show_device(
 )]
 pub(super) async fn remove_device(
     State(shared): State<Arc<Shared>>,
-    Path((user, name)): Path<(String, String)>,
+    Segments(user, name): Segments,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = own(shared.state.authenticator.caller(&headers)?, user);
@@ -291,7 +286,7 @@ pub(super) async fn remove_device(
 )]
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = own(shared.state.authenticator.caller(&headers)?, name);
@@ -321,7 +316,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn erase(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = own(shared.state.authenticator.caller(&headers)?, name);

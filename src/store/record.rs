@@ -34,8 +34,7 @@ use crate::model::{Durability, Message, MessageId, OnAmbiguous, Progress, Reason
 /// The form that this build writes.
 const VERSION: u8 = 1;
 
-/// The form of a message of which some recipients are registered users' devices:
-/// as the other, and [`Users`] behind it.
+/// The form of a message that names users: as the other, and [`Users`] behind it.
 const VERSION_WITH_USERS: u8 = 2;
 
 /// Why a record cannot be read; never with its content.
@@ -101,7 +100,7 @@ pub(super) fn decode_message_head(bytes: &[u8]) -> Result<MessageHead, Undecodab
     take_as(version, bytes).map(|(head, _)| head)
 }
 
-/// Whether some of the message's recipients are users' devices.
+/// Whether the message names users.
 pub(super) fn names_users(bytes: &[u8]) -> bool {
     bytes.first() == Some(&VERSION_WITH_USERS)
 }

@@ -6,3 +6,4 @@ mod crash;
 mod failover;
 mod harness;
 mod main_job;
+mod registry;

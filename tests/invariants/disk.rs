@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use pushyard::clock::Utc;
 use pushyard::model::{Body, DeliveryId, Gone, MessageId, Progress};
 use pushyard::routing::Remembered;
 use pushyard::store::{Intent, Record, Recovered};
@@ -71,6 +72,11 @@ impl Disk {
                 intents: stored.intents.iter().map(|(n, i)| (*n, i.clone())).collect(),
             })
             .collect()
+    }
+
+    /// Since when addresses are gone.
+    pub(super) fn gone_since(&self) -> BTreeMap<u128, Utc> {
+        self.gone.iter().map(|(key, gone)| (*key, gone.at)).collect()
     }
 
     pub(super) fn remembered(&self) -> Vec<Remembered> {

@@ -283,7 +283,9 @@ impl Store for FakeStore {
 
     fn devices(&self, user: &User) -> Result<Vec<Device>, StoreError> {
         let devices = self.0.lock().unwrap().devices.clone();
-        let own = devices.into_iter().filter(|((owner, _), _)| *owner == (user.client.to_string(), user.name.clone()));
+        let own = devices
+            .into_iter()
+            .filter(|((owner, _), _)| *owner == (user.client.to_string(), user.name.clone()));
         Ok(own.map(|(_, device)| device).collect())
     }
 
@@ -317,9 +319,8 @@ impl Store for FakeStore {
     }
 
     fn dead_of(&self, message: MessageId) -> Result<Vec<u16>, StoreError> {
-        let failed = |(n, progress): (u16, Progress)| {
-            (progress.state == model::State::Failed).then_some(n)
-        };
+        let failed =
+            |(n, progress): (u16, Progress)| (progress.state == model::State::Failed).then_some(n);
         Ok(self.progress(message)?.into_iter().filter_map(failed).collect())
     }
 
@@ -425,14 +426,14 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
             Command::CancelPart(id, places, reply) => {
                 let cancelled = places.len() as u32;
                 world.taken_back.push((id, places));
-                drop(reply.send(Cancelled { cancelled, in_flight: 0 }));
+                let _ = reply.send(Cancelled { cancelled, in_flight: 0 });
             }
             Command::Keep(records, reply) => {
                 let rejected = (!world.rejections.is_empty()).then(|| world.rejections.remove(0));
                 if rejected.is_none() {
                     records.into_iter().for_each(|record| world.keep(record));
                 }
-                drop(reply.send(rejected.map_or(Ok(()), Err)));
+                let _ = reply.send(rejected.map_or(Ok(()), Err));
             }
             Command::Wait(_, reply) => world.waiting.push(reply),
             Command::Live(id, reply) => {

@@ -4,3 +4,4 @@ mod batch;
 mod calls;
 mod faults;
 mod harness;
+mod registry;

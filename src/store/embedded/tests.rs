@@ -5,6 +5,7 @@
 
 mod faults;
 mod retention;
+mod users;
 mod world;
 
 use std::fs;

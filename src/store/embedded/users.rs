@@ -177,7 +177,8 @@ fn erase(
         erase_from(txn, user, *message, drained_upto)?;
         txn.open_table(HELD)?.remove(&*held_key(user, MESSAGE, message.as_u128()))?;
     }
-    for key in gone_of(&txn.open_table(HELD)?, user)? {
+    let gone = gone_of(&txn.open_table(HELD)?, user)?;
+    for key in gone {
         remove_gone(txn, key)?;
         txn.open_table(HELD)?.remove(&*held_key(user, GONE_ADDRESS, key))?;
     }

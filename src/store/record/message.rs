@@ -38,20 +38,24 @@ pub(super) struct StoredMessage<'a> {
     recipients: Vec<StoredRecipient<'a>>,
 }
 
-/// Which recipients are devices of which user: stands behind a message that has
-/// any, so that all others are as they were.
+/// Which recipients are devices of which user: stands behind a message that names
+/// a user, so that all others are as they were.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Users<'a>(#[serde(borrow)] Vec<(u16, &'a str)>);
 
 impl<'a> Users<'a> {
-    /// `None`: no recipient is a user's.
+    /// `None`: it names no user, found or not.
     pub(super) fn of(message: &'a Message) -> Option<Self> {
+        if message.unresolved.is_empty()
+            && message.recipients.iter().all(|recipient| recipient.user.is_none())
+        {
+            return None;
+        }
         let user = |(n, recipient): (usize, &'a Recipient)| {
             // At most MAX_DELIVERIES.
             recipient.user.as_deref().map(|user| (n as u16, user))
         };
-        let users: Vec<_> = message.recipients.iter().enumerate().filter_map(user).collect();
-        (!users.is_empty()).then_some(Self(users))
+        Some(Self(message.recipients.iter().enumerate().filter_map(user).collect()))
     }
 
     /// Puts them back.
