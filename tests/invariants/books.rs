@@ -99,6 +99,8 @@ pub(super) struct Books {
     pub(super) max_attempts: u16,
     /// Addresses that a vendor gave up, by key, and since when.
     gone: BTreeMap<u128, Utc>,
+    /// All that ever were: a delivery that left one does not come back to it.
+    ever_gone: BTreeMap<u128, Utc>,
 }
 
 impl Books {
@@ -137,6 +139,7 @@ impl Books {
             }
             Record::Gone(gone) => {
                 self.gone.insert(gone.key(), gone.at);
+                self.ever_gone.insert(gone.key(), gone.at);
             }
             Record::Healed(key) => {
                 hold!(8, self.gone.remove(key).is_some(), "what is healed was gone");
@@ -199,6 +202,14 @@ impl Books {
                 self.live.insert(id.delivery(n as u16));
             }
         }
+    }
+
+    /// Whether an address of a delivery has ever been gone at a provider.
+    pub(super) fn has_been_gone(&self, id: DeliveryId, provider: &str, address: u8) -> bool {
+        let message = self.entry(id.message()).body.message();
+        let to = &message.recipients[usize::from(id.n())].addresses[usize::from(address)];
+        let at = self.ever_gone.get(&gone_key(&message.client, provider, to));
+        at.is_some_and(|at| to.registered_at().is_none_or(|registered| registered < at.ms()))
     }
 
     /// A call begins.
