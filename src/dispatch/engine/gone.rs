@@ -133,6 +133,22 @@ impl Engine {
         (0..self.catalog.providers.len()).filter_map(of_kind).collect()
     }
 
+    /// A delivery that has no other candidates than gone ones says so in its record.
+    pub(super) fn note_gone(&mut self, at: StubRef, gone: &[(ProviderIndex, u8)]) {
+        let shape = self.deliveries.stubs[at].shape;
+        if gone.is_empty() || !self.lanes.lane(shape).shape.candidates.is_empty() {
+            return;
+        }
+        for (provider, address) in gone {
+            let provider = self.catalog.provider(*provider).settings.id.clone();
+            let gone = Excluded::Candidate { provider, address: *address, gone: true, until: None };
+            let excluded = &mut self.track(at).progress.excluded;
+            if !excluded.contains(&gone) {
+                excluded.push(gone);
+            }
+        }
+    }
+
     /// How a delivery that has just come in ends at once, if it does: every address
     /// is gone, or its user has been erased.
     pub(super) fn unreachable(

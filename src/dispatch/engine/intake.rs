@@ -133,6 +133,7 @@ impl Engine {
         let shape = self.lanes.join(shape);
         let at = self.deliveries.add_delivery(entry, n, shape);
         self.deliveries.stubs[at].track = track;
+        self.note_gone(at, &gone);
         self.collapse.join(at, body.message(), recipient);
         at
     }
