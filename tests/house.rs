@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "src/dispatch/fair.rs",
     "src/dispatch/collapse.rs",
     "src/dispatch/retry.rs",
+    "src/dispatch/gone.rs",
     "src/dispatch/engine/",
 ];
 

@@ -5,7 +5,9 @@
 mod auth;
 mod batch;
 mod client;
+mod gone;
 mod layers;
+mod list;
 mod messages;
 mod openapi;
 mod page;
@@ -15,6 +17,7 @@ mod receipts;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod users;
 mod view;
 
 use std::sync::Arc;
@@ -76,6 +79,7 @@ struct Shared {
     intake: Intake,
     in_progress: InProgress,
     commits: Commits,
+    registering: users::Registering,
     /// The description, serialised once.
     openapi: Bytes,
 }
@@ -83,10 +87,14 @@ struct Shared {
 /// All routes of the api listener.
 pub fn router(state: ApiState) -> Router {
     let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(messages::submit))
+        .routes(routes!(messages::submit, list::list))
         .routes(routes!(batch::submit))
+        .routes(routes!(list::cancel))
         .routes(routes!(messages::show, messages::cancel))
         .routes(routes!(receipts::receipt))
+        .routes(routes!(users::show, users::erase))
+        .routes(routes!(users::put_device, users::show_device, users::remove_device))
+        .routes(routes!(gone::list))
         .routes(routes!(openapi::describe))
         .split_for_parts();
     // Strings and lists: serialising them does not fail.
@@ -100,6 +108,7 @@ pub fn router(state: ApiState) -> Router {
         intake: Intake::new(Arc::clone(&state.clock), rand::make_rng()),
         in_progress: InProgress::default(),
         commits: Commits::default(),
+        registering: users::Registering::default(),
         openapi: document.into(),
         state,
     };

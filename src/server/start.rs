@@ -304,6 +304,21 @@ async fn recover(
             engine.on(Event::Spent(id.into(), spent), now, &mut effects);
         }
     }
+    let reading = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || {
+            let mut gone = Vec::new();
+            let read = store.gone((crate::clock::Utc::default(), 0), &mut |found| {
+                gone.push(Event::Gone(Arc::new(found)));
+                true
+            });
+            read.map(|()| gone)
+        }
+    });
+    let gone = reading.await.expect("reading returns its faults as errors");
+    for event in gone.map_err(StartError::Recover)? {
+        engine.on(event, now, &mut effects);
+    }
     if !found.clean {
         let lately = found.unclean_ends.iter().filter(|end| now.utc.since(**end) <= LATELY);
         let safe = lately.count() >= SAFE_AFTER;

@@ -13,3 +13,4 @@ mod reload;
 mod self_hosted;
 mod operators;
 mod receiver;
+mod registry;

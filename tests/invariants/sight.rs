@@ -331,7 +331,12 @@ impl Sight {
         let ready = idle.max(self.began).max(now.instant - now.utc.since(due));
         let mut transient = true;
         let mut last_canary = Some(ready);
-        for pair in self.candidates(message, id.n()) {
+        let candidates = self.candidates(message, id.n());
+        if candidates.iter().all(|pair| self.excluded(books, id, *pair)) {
+            // Healed before it came, as far as can be told here.
+            return;
+        }
+        for pair in candidates {
             if self.excluded(books, id, pair) {
                 continue;
             }
@@ -390,9 +395,12 @@ impl Sight {
     }
 
     fn excluded(&self, books: &Books, id: DeliveryId, (provider, address): Pair) -> bool {
+        let settings = &self.setup.catalog.provider(ProviderIndex(provider)).settings;
+        if books.has_been_gone(id, &settings.id, address) {
+            return true;
+        }
         let written = || books.delivery(id).written.as_ref().map(|p| &p.excluded);
         let Some(excluded) = self.excluded.get(&id).or_else(written) else { return false };
-        let settings = &self.setup.catalog.provider(ProviderIndex(provider)).settings;
         excluded.iter().any(|excluded| match excluded {
             Excluded::Kind(kind) => **kind == *settings.kind,
             Excluded::Candidate { provider, address: at, .. } => {
