@@ -34,7 +34,10 @@ async fn a_client_is_told_what_became_of_its_deliveries() {
     let of = |kind: &str| -> Value {
         taken
             .iter()
-            .find(|(_, body)| body["type"] == kind && body["data"]["ref"] == "alice").unwrap().1.clone()
+            .find(|(_, body)| body["type"] == kind && body["data"]["ref"] == "alice")
+            .unwrap()
+            .1
+            .clone()
     };
     let sent = of("delivery.sent");
     let delivery = &view["deliveries"]["items"][0]["id"];

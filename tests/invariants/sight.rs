@@ -70,6 +70,8 @@ pub(super) struct Sight {
     excluded: BTreeMap<DeliveryId, Vec<Excluded>>,
     began: Instant,
     rounded: Instant,
+    /// When a route was last paused.
+    last_pause: Instant,
     pub(super) draining: bool,
     /// The process is about to crash.
     pub(super) doomed: bool,
@@ -88,6 +90,7 @@ impl Sight {
             excluded: BTreeMap::new(),
             began: at,
             rounded: at,
+            last_pause: at,
             draining: false,
             doomed: false,
             setup: setup.clone(),
@@ -293,6 +296,9 @@ impl Sight {
                 seen.open_since = open.then_some(seen.open_since.unwrap_or(now.instant));
             }
         }
+        if !engine.paused_routes().is_empty() {
+            self.last_pause = now.instant;
+        }
         if now.instant - self.rounded < ROUND {
             return;
         }
@@ -328,7 +334,7 @@ impl Sight {
         if message.push.collapse_key.is_some() || due > now.utc || stays || apart {
             return;
         }
-        let ready = idle.max(self.began).max(now.instant - now.utc.since(due));
+        let ready = idle.max(self.last_pause).max(now.instant - now.utc.since(due));
         let mut transient = true;
         let mut last_canary = Some(ready);
         let candidates = self.candidates(message, id.n());
