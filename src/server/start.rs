@@ -185,6 +185,10 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         limits: settings.limits,
         clock,
     };
+    if settings.server.watch {
+        let (reloader, stop) = (reloader.clone(), stop.clone());
+        listeners.spawn(async move { reloader.watch(stop).await });
+    }
     let (api_at, admin_at) = (local(&api), local(&admin));
     listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
     let admin_router = admin::router(admin_state);
