@@ -245,6 +245,7 @@ impl Bench {
         let address = Address::new(kind, &[("token", &token)], None, None).expect("a valid token");
         let recipient = Recipient {
             reference: Some("alice-iphone".to_owned()),
+            user: None,
             region: None,
             addresses: vec![address],
             no_route: false,

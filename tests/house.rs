@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/dispatch/fair.rs",
     "src/dispatch/collapse.rs",
     "src/dispatch/retry.rs",
+    "src/dispatch/gone.rs",
     "src/dispatch/engine/",
 ];
 

@@ -141,6 +141,8 @@ pub struct Answer {
     pub detail: Option<Arc<str>>,
     /// The vendor's id for the push.
     pub vendor_id: Option<Arc<str>>,
+    /// With `AddressGone`: the beginning of the vendor's answer, as proof.
+    pub body: Option<Arc<str>>,
 }
 
 impl Answer {
@@ -160,6 +162,7 @@ impl Answer {
             code: None,
             detail: None,
             vendor_id: None,
+            body: None,
         }
     }
 
@@ -181,6 +184,16 @@ impl Answer {
     #[must_use]
     pub fn detail(mut self, detail: &str) -> Self {
         self.detail = Some(bounded(detail, 200));
+        self
+    }
+
+    /// The same, with the vendor's answer where that is proof of a gone address,
+    /// cut at 500 characters.
+    #[must_use]
+    pub fn proof(mut self, body: &str) -> Self {
+        if self.outcome == Outcome::AddressGone && !body.is_empty() {
+            self.body = Some(bounded(body, 500));
+        }
         self
     }
 

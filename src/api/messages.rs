@@ -215,7 +215,7 @@ fn marked(mut response: Response, submitted: &Submitted) -> Response {
     response
 }
 
-fn json(status: StatusCode, shape: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, shape: &impl Serialize) -> Response {
     // Our own shapes into memory: serialising them does not fail.
     json_bytes(status, serde_json::to_vec(shape).unwrap_or_default())
 }

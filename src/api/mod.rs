@@ -5,7 +5,9 @@
 mod auth;
 mod batch;
 mod client;
+mod gone;
 mod layers;
+mod list;
 mod messages;
 mod openapi;
 mod page;
@@ -16,6 +18,7 @@ mod submit;
 mod tokens;
 #[cfg(test)]
 mod tests;
+mod users;
 mod view;
 
 use std::sync::Arc;
@@ -80,6 +83,7 @@ struct Shared {
     intake: Intake,
     in_progress: InProgress,
     commits: Commits,
+    registering: users::Registering,
     /// The description, serialised once.
     openapi: Bytes,
 }
@@ -87,11 +91,15 @@ struct Shared {
 /// All routes of the api listener.
 pub fn router(state: ApiState) -> Router {
     let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(messages::submit))
+        .routes(routes!(messages::submit, list::list))
         .routes(routes!(batch::submit))
+        .routes(routes!(list::cancel))
         .routes(routes!(messages::show, messages::cancel))
         .routes(routes!(receipts::receipt))
         .routes(routes!(tokens::make))
+        .routes(routes!(users::show, users::erase))
+        .routes(routes!(users::put_device, users::show_device, users::remove_device))
+        .routes(routes!(gone::list))
         .routes(routes!(openapi::describe))
         .split_for_parts();
     // Strings and lists: serialising them does not fail.
@@ -105,6 +113,7 @@ pub fn router(state: ApiState) -> Router {
         intake: Intake::new(Arc::clone(&state.clock), rand::make_rng()),
         in_progress: InProgress::default(),
         commits: Commits::default(),
+        registering: users::Registering::default(),
         openapi: document.into(),
         state,
     };

@@ -75,6 +75,35 @@ const PROBLEMS: &[(&str, &[Code])] = &[
             Code::Invalid,
         ],
     ),
+    ("listMessages", &[Code::Invalid, Code::StoreUnavailable]),
+    (
+        "cancelMessages",
+        &[
+            Code::Malformed,
+            Code::Timeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+            Code::Invalid,
+            Code::StoreUnavailable,
+        ],
+    ),
+    (
+        "putDevice",
+        &[
+            Code::Malformed,
+            Code::Timeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+            Code::Invalid,
+            Code::StoreUnavailable,
+            Code::ShuttingDown,
+        ],
+    ),
+    ("getDevice", &[Code::NotFound, Code::StoreUnavailable]),
+    ("removeDevice", &[Code::NotFound, Code::StoreUnavailable, Code::ShuttingDown]),
+    ("getUser", &[Code::NotFound, Code::StoreUnavailable]),
+    ("eraseUser", &[Code::NotFound, Code::StoreUnavailable, Code::ShuttingDown]),
+    ("listGoneAddresses", &[Code::Invalid, Code::StoreUnavailable]),
     ("cancelMessage", &[Code::NotFound, Code::Settled, Code::StoreUnavailable]),
 ];
 
@@ -93,7 +122,7 @@ const RECEIPT: &str = "receipt";
         description = "One durable HTTP API in front of many push providers: hand over a message \
                        for some devices; each is reached through the best healthy provider.",
     ),
-    tags((name = "messages", description = "Sending, and what became of it."), (name = "stream", description = "The devices' own channel."), (name = "meta", description = "About this API.")),
+    tags((name = "messages", description = "Sending, and what became of it."), (name = "users", description = "Devices that are kept, and forgetting a user."), (name = "addresses", description = "What vendors gave up."), (name = "stream", description = "The devices' own channel."), (name = "meta", description = "About this API.")),
     components(schemas(ProblemShape, AddressRequest)),
 )]
 struct Base;
@@ -337,7 +366,7 @@ fn address(kind: &Kind) -> Object {
     object.property("provider", provider).property("registered_at", registered).build()
 }
 
-fn addresses() -> RefOr<Schema> {
+pub(super) fn addresses() -> RefOr<Schema> {
     ArrayBuilder::new()
         .items(Ref::from_schema_name("Address"))
         .min_items(Some(1))

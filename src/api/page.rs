@@ -30,19 +30,10 @@ impl Page {
     /// # Errors
     /// 422: a limit beyond 1 to 1,000, or a cursor that is none of ours.
     pub fn parse(limit: Option<&str>, cursor: Option<&str>) -> Result<Self, Problem> {
-        let limit = match limit {
-            None => DEFAULT_LIMIT,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-                .ok_or_else(|| Problem::parameter("limit", "must be a number from 1 to 1000"))?,
-        };
+        let limit = parse_limit(limit)?;
         let from = match cursor {
             None => 0,
-            Some(text) => position(text).ok_or_else(|| {
-                Problem::parameter("cursor", "must be what `next` of the page before says")
-            })?,
+            Some(text) => position(text).ok_or_else(bad_cursor)?,
         };
         Ok(Self { limit, from })
     }
@@ -67,6 +58,35 @@ impl Page {
         items.drain(..range.start);
         json!({"items": items, "next": next})
     }
+}
+
+/// How many items a page may have.
+///
+/// # Errors
+/// 422: beyond 1 to 1,000.
+pub(super) fn parse_limit(limit: Option<&str>) -> Result<usize, Problem> {
+    let Some(text) = limit else { return Ok(DEFAULT_LIMIT) };
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| Problem::parameter("limit", "must be a number from 1 to 1000"))
+}
+
+/// 422 for a cursor that is none of ours.
+pub(super) fn bad_cursor() -> Problem {
+    Problem::parameter("cursor", "must be what `next` of the page before says")
+}
+
+/// A cursor of so many bytes: what a list that is paged by key goes on behind.
+pub(super) fn key_cursor(key: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}
+
+/// What [`key_cursor`] made.
+///
+/// # Errors
+/// 422: it is none of ours.
+pub(super) fn parse_key_cursor<const N: usize>(cursor: &str) -> Result<[u8; N], Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(bad_cursor)
 }
 
 fn cursor(position: usize) -> String {

@@ -5,6 +5,7 @@
 //! given again costs nothing, and neither does a body with faults. What that work
 //! may cost the server is bounded by `max_requests` and `max_body`, not by rates.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::Shared;
 use super::auth::Caller;
 use super::problem::{Code, Problem};
 use crate::intake::idempotency::{self, Held, Taken};
-use crate::intake::{Offered, json};
-use crate::model::{Body, Durability, Idempotency, Message};
+use crate::intake::{self, Offered, json};
+use crate::model::{Body, Device, Durability, Idempotency, MAX_DELIVERIES, Message, User};
 use crate::store::{Store, StoreError};
 use crate::telemetry::MessageResult;
 
@@ -89,8 +90,14 @@ impl Shared {
                 Claim::Replay(message) => return Ok(Submitted::Replayed(message)),
             },
         };
-        let offered =
-            Offered { client: caller.name(), routes: caller.routes(), header_key, idempotency };
+        let devices = self.devices_named(caller, &node).await?;
+        let offered = Offered {
+            client: caller.name(),
+            routes: caller.routes(),
+            header_key,
+            devices: &devices,
+            idempotency,
+        };
         let body = self.intake.prepare(&node, offered, &self.state.catalog.load())?;
         drop(node);
         caller.count_message()?;
@@ -99,6 +106,36 @@ impl Shared {
             Some(held) => self.commit(Arc::clone(&body), held).await?,
         }
         Ok(Submitted::New(body))
+    }
+
+    /// The devices of the users that a message names; mostly it names none.
+    async fn devices_named(
+        &self,
+        caller: &Caller,
+        node: &json::Node<'_>,
+    ) -> Result<BTreeMap<String, Vec<Device>>, Problem> {
+        let users = intake::users_named(node);
+        if users.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (store, client) = (Arc::clone(&self.state.store), Arc::clone(caller.name()));
+        blocking(move || {
+            let mut found = BTreeMap::new();
+            let mut left = MAX_DELIVERIES as u64 + 1;
+            for name in users {
+                let user = User { client: Arc::clone(&client), name };
+                let devices = store.devices(&user)?;
+                left = left.saturating_sub(devices.len() as u64);
+                found.insert(user.name, devices);
+                if left == 0 {
+                    // More than a message may have: it will be refused.
+                    break;
+                }
+            }
+            Ok::<_, StoreError>(found)
+        })
+        .await?
+        .map_err(Problem::from)
     }
 
     /// Counts what came of an offered message.

@@ -82,6 +82,16 @@ pub(super) fn accepted_body(message: &Message) -> Vec<u8> {
 /// A message as it stands.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct View<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    /// A page of its deliveries.
+    deliveries: Deliveries<'a>,
+}
+
+/// A message as it stands, without its deliveries.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessageHead)]
+pub(super) struct Head<'a> {
     /// The message's id.
     #[schema(schema_with = id)]
     id: Uuid,
@@ -103,8 +113,6 @@ pub(super) struct View<'a> {
     /// How many deliveries are in each state; states without any are absent.
     #[schema(value_type = BTreeMap<String, u32>)]
     counts: Counts,
-    /// A page of its deliveries.
-    deliveries: Deliveries<'a>,
 }
 
 /// A page of deliveries.
@@ -236,27 +244,40 @@ impl<'a> Standing<'a> {
         self.deliveries.iter().all(|stand| stand.state.settled())
     }
 
-    /// How it is shown.
-    pub(super) fn view(&self, page: Page) -> View<'a> {
-        let Self { message, deliveries } = self;
-        let states = || deliveries.iter().map(|stand| stand.state);
-        let mut counts = Counts::default();
-        for state in states() {
-            counts.add(state);
-        }
-        let (range, next) = page.of_many(deliveries.len());
-        let items = range.map(|n| delivery(message, n, deliveries[n])).collect();
-        View {
+    /// The message's state.
+    pub(super) fn state(&self) -> State {
+        message_state(self.deliveries.iter().map(|stand| stand.state))
+    }
+
+    /// How it is shown in a list.
+    pub(super) fn head(&self) -> Head<'a> {
+        let message = self.message;
+        Head {
             id: message_uuid(message.id),
-            state: message_state(states()).word(),
+            state: self.state().word(),
             route: &message.route,
             priority: message.push.priority.word(),
             accepted_at: message.id.accepted_at().rfc3339(),
             expires_at: message.expires_at().rfc3339(),
             metadata: &message.metadata,
-            counts,
-            deliveries: Deliveries { items, next },
+            counts: self.counts(),
         }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for stand in &self.deliveries {
+            counts.add(stand.state);
+        }
+        counts
+    }
+
+    /// How it is shown.
+    pub(super) fn view(&self, page: Page) -> View<'a> {
+        let Self { message, deliveries } = self;
+        let (range, next) = page.of_many(deliveries.len());
+        let items = range.map(|n| delivery(message, n, deliveries[n])).collect();
+        View { head: self.head(), deliveries: Deliveries { items, next } }
     }
 }
 

@@ -18,6 +18,7 @@ mod demo;
 mod events;
 mod failure;
 mod load;
+mod order;
 mod providers;
 mod routes;
 mod scenario;

@@ -68,7 +68,10 @@ impl Check<'_> {
         let subscribers = self.subscribers(&file.clients);
         let operators = file.admin_events.as_ref().and_then(|events| self.operators(events));
         let clients = self.clients(file.clients, &known(&names));
-        let server = ServerSettings { listen: file.api_listen.clone().or(API_LISTEN.into()) };
+        let server = ServerSettings {
+            listen: file.api_listen.clone().or(API_LISTEN.into()),
+            watch: file.watch,
+        };
         let admin = AdminSettings {
             listen: file.admin_listen.clone().or(ADMIN_LISTEN.into()),
             open_metrics: file.open_metrics,

@@ -52,6 +52,7 @@ pub(super) struct File {
     pub(super) api_listen: Field<SocketAddr>,
     pub(super) admin_listen: Field<SocketAddr>,
     pub(super) open_metrics: bool,
+    pub(super) watch: bool,
     pub(super) admin_events: Option<Events>,
     pub(super) stream: Stream,
     pub(super) store: store::Settings,
@@ -106,8 +107,9 @@ pub(super) struct Route {
 pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     root.later(&["egress"]);
     let mut server = root.table("server");
-    server.later(&["tls", "watch"]);
+    server.later(&["tls"]);
     let api_listen = server.address("listen");
+    let watch = server.flag("watch").or(false);
     server.finish();
     let mut admin = root.table("admin");
     admin.later(&["tls"]);
@@ -119,6 +121,7 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     let store = store(root.table("store"), limits.max_idempotency_keys);
     let file = File {
         api_listen,
+        watch,
         admin_listen,
         open_metrics,
         admin_events,

@@ -27,7 +27,7 @@ impl Settings {
             Format::Text => "text",
         };
         json!({
-            "server": { "listen": self.server.listen.to_string() },
+            "server": { "listen": self.server.listen.to_string(), "watch": self.server.watch },
             "admin": {
                 "listen": self.admin.listen.to_string(),
                 "open_metrics": self.admin.open_metrics,

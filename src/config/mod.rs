@@ -88,6 +88,8 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where backends connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether a changed configuration file is taken up without being told.
+    pub watch: bool,
 }
 
 /// `[admin]`.

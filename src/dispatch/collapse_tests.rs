@@ -20,7 +20,7 @@ fn recipient(tokens: &[&str]) -> Recipient {
     let addresses = tokens.iter();
     let addresses = addresses.map(|t| Address::new(&KIND, &[("token", *t)], None, None).unwrap());
     let addresses = addresses.collect();
-    Recipient { reference: None, region: None, addresses, no_route: false }
+    Recipient { reference: None, user: None, region: None, addresses, no_route: false }
 }
 
 fn messages<const N: usize>(key: Option<&str>) -> [Message; N] {

@@ -315,6 +315,14 @@ impl Driver {
                 self.parts.stacks = stacks;
                 events.push(Event::Reconfigured(token, Box::new(reconfigured)));
             }
+            Command::CancelPart(id, deliveries, reply) => {
+                let token = self.token(Reply::Cancel(reply));
+                events.push(Event::CancelPart(token, id, deliveries));
+            }
+            Command::Keep(records, reply) => {
+                let token = self.token(Reply::Submit(reply));
+                events.push(Event::Keep(token, records));
+            }
             Command::Wait(id, reply) => {
                 let token = self.token(Reply::Wait(reply));
                 events.push(Event::Wait(token, id));

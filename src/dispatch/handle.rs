@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Operation, Reconfigured, Refused};
 use crate::model::{Body, DeliveryId, MessageId, Progress};
 use crate::stack::ProviderStack;
+use crate::store::Record;
 
 /// A request to the dispatcher.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub enum Command {
     Reconfigure(Box<Reconfigure>, oneshot::Sender<Result<(), Refused>>),
     /// Try a dead delivery again.
     Replay(DeliveryId, oneshot::Sender<Replayed>),
+    /// Take back these deliveries of a message, as far as they are not yet sent.
+    CancelPart(MessageId, Vec<u16>, oneshot::Sender<Cancelled>),
+    /// Write what is no push: devices, and forgetting a user; answered when it is on disk.
+    Keep(Vec<Record>, oneshot::Sender<Result<(), Rejected>>),
     /// Tell when the message's last delivery has settled.
     Wait(MessageId, oneshot::Sender<()>),
     /// Tell of the message's unsettled deliveries.
@@ -146,6 +151,20 @@ impl Dispatcher {
     pub async fn reconfigure(&self, reconfigure: Reconfigure) -> Result<(), Refused> {
         let answer = self.ask(|reply| Command::Reconfigure(Box::new(reconfigure), reply)).await;
         answer.unwrap_or(Err(Refused::ShuttingDown))
+    }
+
+    /// Takes back what is not yet sent of these deliveries of a message.
+    pub async fn cancel_part(&self, message: MessageId, deliveries: Vec<u16>) -> Cancelled {
+        let command = |reply| Command::CancelPart(message, deliveries, reply);
+        self.ask(command).await.unwrap_or_default()
+    }
+
+    /// Writes what is no push; returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`Rejected`]: nothing of it is written.
+    pub async fn keep(&self, records: Vec<Record>) -> Result<(), Rejected> {
+        self.ask(|reply| Command::Keep(records, reply)).await.unwrap_or(Err(Rejected::ShuttingDown))
     }
 
     /// Returns when the message's last delivery has settled (at once when it

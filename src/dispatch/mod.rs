@@ -2,7 +2,7 @@
 //!
 //! Pure, but for one file: `deliveries` (what is unsettled), `fair` (whose turn
 //! it is), `collapse` (the one promise about order), `delivery` (what an outcome
-//! means), `retry` (when again), `engine` (all of it together: events in, effects
+//! means), `gone` (addresses that vendors gave up), `retry` (when again), `engine` (all of it together: events in, effects
 //! out). `driver` is the one task that feeds the engine and carries out its
 //! effects; it has no `if` about deliveries.
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -13,6 +13,7 @@ mod delivery;
 mod driver;
 mod engine;
 mod fair;
+mod gone;
 mod handle;
 mod operation;
 mod retry;

@@ -6,6 +6,7 @@
 //! [`Intake::prepare`] gives the result its id. `idempotency` answers whether the
 //! message has been here before.
 
+mod device;
 mod fault;
 pub mod idempotency;
 pub mod json;
@@ -14,16 +15,20 @@ mod resolve;
 pub mod time;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use rand::rngs::StdRng;
 
+pub use device::{CancelFilter, DEVICE_FIELDS, cancel_filter, device, name_fault};
 pub use fault::Fault;
-pub use recipients::{ADDRESS_FIELDS, MAX_ADDRESSES, MAX_RECIPIENTS, RECIPIENT_FIELDS};
+pub use recipients::{
+    ADDRESS_FIELDS, MAX_ADDRESSES, MAX_RECIPIENTS, RECIPIENT_FIELDS, users_named,
+};
 pub use validate::{FIELDS, NOTIFICATION_FIELDS};
 
 use crate::clock::Clock;
-use crate::model::{Body, IdGenerator, Idempotency, Message, MessageId};
+use crate::model::{Body, Device, IdGenerator, Idempotency, Message, MessageId};
 use crate::routing::Catalog;
 use json::Node;
 use validate::Rules;
@@ -44,6 +49,8 @@ pub struct Offered<'a> {
     pub routes: Option<&'a [Arc<str>]>,
     /// The key of the header `Idempotency-Key`.
     pub header_key: Option<&'a str>,
+    /// The devices of the users that it names, see [`users_named`].
+    pub devices: &'a BTreeMap<String, Vec<Device>>,
     /// The key's and the body's hashes, when there is a key.
     pub idempotency: Option<Idempotency>,
 }
@@ -80,8 +87,8 @@ impl Intake {
         if offered.routes.is_some_and(|allowed| !allowed.contains(&route.name)) {
             return Err(Refusal::RouteForbidden(route.name.clone()));
         }
-        let resolved =
-            resolve::resolve(draft.to, &draft.push, route, catalog).map_err(Refusal::Faults)?;
+        let resolved = resolve::resolve(draft.to, &draft.push, route, catalog, offered.devices)
+            .map_err(Refusal::Faults)?;
         let message = Message {
             id: self.next_id(),
             client: Arc::clone(offered.client),

@@ -17,9 +17,9 @@ pub const MAX_RECIPIENTS: usize = 1000;
 /// Addresses of a recipient at most.
 pub const MAX_ADDRESSES: usize = 16;
 
-const MAX_REF: usize = 256;
-const MAX_USER: usize = 256;
-const MAX_REGION: usize = 64;
+pub(super) const MAX_REF: usize = 256;
+pub(super) const MAX_USER: usize = 256;
+pub(super) const MAX_REGION: usize = 64;
 
 /// The longest known is a web push endpoint or an FCM condition, both far below.
 const MAX_ADDRESS_FIELD: usize = 4096;
@@ -68,6 +68,16 @@ pub(super) fn read(
     read
 }
 
+/// The users that a message names, each once: whose devices are needed to take it.
+pub fn users_named(body: &Node<'_>) -> Vec<String> {
+    let Some(Node::Array(items)) = body.get("to") else { return Vec::new() };
+    let named = items.iter().filter_map(|item| item.get("user")?.text());
+    let mut users: Vec<String> = named.map(str::to_owned).collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
 enum Whom {
     Device(Recipient),
     User(String),
@@ -90,9 +100,13 @@ fn recipient(node: &Node<'_>, at: At<'_>, catalog: &Catalog, faults: &mut Faults
         }
     }
     match (user, addresses) {
-        (None, Some(addresses)) => {
-            Some(Whom::Device(Recipient { reference, region, addresses, no_route: false }))
-        }
+        (None, Some(addresses)) => Some(Whom::Device(Recipient {
+            reference,
+            user: None,
+            region,
+            addresses,
+            no_route: false,
+        })),
         (None, None) => {
             faults.required(At::Key(&at, "addresses"));
             None
@@ -109,7 +123,7 @@ fn recipient(node: &Node<'_>, at: At<'_>, catalog: &Catalog, faults: &mut Faults
 }
 
 /// A string of so many characters, without control characters.
-fn bounded(
+pub(super) fn bounded(
     node: &Node<'_>,
     at: At<'_>,
     least: usize,
@@ -127,7 +141,12 @@ fn bounded(
     Some(text.to_owned())
 }
 
-fn list(node: &Node<'_>, at: At<'_>, catalog: &Catalog, faults: &mut Faults) -> Vec<Address> {
+pub(super) fn list(
+    node: &Node<'_>,
+    at: At<'_>,
+    catalog: &Catalog,
+    faults: &mut Faults,
+) -> Vec<Address> {
     let Node::Array(items) = node else {
         faults.wrong_type(at, "a list of addresses", node);
         return Vec::new();

@@ -6,6 +6,7 @@
 //! accepted with a word about it. The payloads that are built to find out are
 //! kept with the message; dispatch uses them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pushyard_providers::{Address, Invalid, Push};
@@ -13,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::fault::{At, Fault, Faults, quoted};
 use super::recipients::Recipients;
-use crate::model::{Encoded, Recipient, Unresolved, Warning};
+use crate::model::{Device, Encoded, MAX_DELIVERIES, Recipient, Unresolved, Warning};
 use crate::routing::{Catalog, ProviderIndex, Route, Serves};
 
 /// Providers of the route that serve somebody.
@@ -35,10 +36,22 @@ pub(super) fn resolve(
     push: &Push,
     route: &Route,
     catalog: &Catalog,
+    devices: &BTreeMap<String, Vec<Device>>,
 ) -> Result<Resolved, Vec<Fault>> {
     let mut faults = Faults::default();
-    let (recipients, wanted) = serve(to.devices, route, catalog, &mut faults);
-    let unresolved = without_devices(to.users, &mut faults);
+    let Recipients { devices: mut all, users } = to;
+    let unresolved = expand(users, devices, &mut all, &mut faults);
+    if all.len() > MAX_DELIVERIES {
+        let detail = format!(
+            "these users have {} devices and addresses together; a message has at most \
+             {MAX_DELIVERIES} deliveries",
+            all.len()
+        );
+        let mut faults = Faults::default();
+        faults.push(At::Key(&At::Root, "to"), "out_of_range", detail);
+        return Err(faults.into_inner());
+    }
+    let (recipients, wanted) = serve(all, route, catalog, &mut faults);
     if wanted.is_empty() {
         return Err(faults.into_inner());
     }
@@ -112,17 +125,43 @@ fn no_route(nearest: Serves, recipient: &Recipient, route: &Route) -> String {
     }
 }
 
-/// The registry of users holds nobody yet: each is told as without devices.
-fn without_devices(users: Vec<(u32, String)>, faults: &mut Faults) -> Vec<Unresolved> {
+/// Each user becomes a recipient for each device, in the user's place; who has
+/// none is told.
+fn expand(
+    users: Vec<(u32, String)>,
+    devices: &BTreeMap<String, Vec<Device>>,
+    all: &mut Vec<(u32, Recipient)>,
+    faults: &mut Faults,
+) -> Vec<Unresolved> {
     let root = At::Root;
     let to = At::Key(&root, "to");
     let mut unresolved = Vec::with_capacity(users.len());
+    let any = !users.is_empty();
     for (index, user) in users {
+        let known = devices.get(&user).map_or(&[][..], Vec::as_slice);
+        all.extend(known.iter().map(|device| (index, recipient(&user, device))));
+        if !known.is_empty() {
+            continue;
+        }
         let item = At::Item(&to, index as usize);
         faults.push(At::Key(&item, "user"), "no_devices", "this user has no devices");
         unresolved.push(Unresolved { index, user, reason: "no_devices".to_owned() });
     }
+    if any {
+        // Stable: devices of one user stay in their order.
+        all.sort_by_key(|(index, _)| *index);
+    }
     unresolved
+}
+
+fn recipient(user: &str, device: &Device) -> Recipient {
+    Recipient {
+        reference: Some(device.name.clone()),
+        user: Some(user.to_owned()),
+        region: device.region.clone(),
+        addresses: device.addresses.clone(),
+        no_route: false,
+    }
 }
 
 type Payloads = SmallVec<[(u64, Encoded); 2]>;

@@ -299,7 +299,11 @@ fn data(node: &Node<'_>, at: At<'_>, faults: &mut Faults) -> BTreeMap<String, St
     })
 }
 
-fn metadata(node: &Node<'_>, at: At<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
+pub(super) fn metadata(
+    node: &Node<'_>,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> BTreeMap<String, String> {
     let pairs = strings(node, at, faults, |key, value, here, faults| {
         if key.is_empty() || key.len() > MAX_METADATA_KEY {
             let detail = format!("a key must have 1 to {MAX_METADATA_KEY} bytes");

@@ -64,6 +64,33 @@ impl Message {
         }
     }
 
+    /// The users that it was sent to or could not find, each once, sorted.
+    pub fn users(&self) -> Vec<&str> {
+        let devices = self.recipients.iter().filter_map(|recipient| recipient.user.as_deref());
+        let mut users: Vec<&str> =
+            devices.chain(self.unresolved.iter().map(|unresolved| &*unresolved.user)).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// Takes out all that is held about a user, and the content where it was for
+    /// this user alone. The places of the deliveries stay.
+    pub fn erase(&mut self, user: &str) {
+        let alone = self.recipients.iter().all(|recipient| recipient.user.as_deref() == Some(user));
+        for recipient in &mut self.recipients {
+            if recipient.user.as_deref() == Some(user) {
+                *recipient = Recipient { no_route: recipient.no_route, ..Recipient::default() };
+            }
+        }
+        self.unresolved.retain(|unresolved| unresolved.user != user);
+        if alone && self.unresolved.is_empty() {
+            self.push = Push { priority: self.push.priority, ..Push::default() };
+            self.metadata.clear();
+            self.warnings.clear();
+        }
+    }
+
     /// One round and no waiting.
     pub fn now_or_never(&self) -> bool {
         self.ttl.is_zero()
@@ -71,10 +98,12 @@ impl Message {
 }
 
 /// One device or app installation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Recipient {
     /// The backend's name for it.
     pub reference: Option<String>,
+    /// The user that it is a device of, when the message named a user.
+    pub user: Option<String>,
     /// Only providers of this region, or of none, may serve it.
     pub region: Option<String>,
     /// The ways to reach it.

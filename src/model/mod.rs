@@ -3,12 +3,16 @@
 
 mod body;
 mod delivery;
+mod device;
 mod event;
+mod gone;
 mod id;
 mod message;
 
 pub use body::{Body, Encoded};
 pub use delivery::{Attempt, Excluded, Progress, Reason, State, message_state};
+pub use device::{Device, MAX_DEVICES, User};
 pub use event::{DeliveryEvent, EventId, EventKind, EventKinds};
+pub use gone::{Gone, Proof, gone_key};
 pub use id::{DeliveryId, IdGenerator, MAX_DELIVERIES, MessageId};
 pub use message::{Durability, Idempotency, Message, OnAmbiguous, Recipient, Unresolved, Warning};

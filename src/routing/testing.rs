@@ -118,5 +118,5 @@ pub(super) fn recipient(addresses: &[(&str, &str)]) -> Recipient {
         Address::new(&KIND, &values, None, None).unwrap()
     };
     let addresses = addresses.iter().map(address).collect();
-    Recipient { reference: None, region: None, addresses, no_route: false }
+    Recipient { reference: None, user: None, region: None, addresses, no_route: false }
 }

@@ -15,6 +15,7 @@ use pushyard_providers::stream::Hub;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::start::stacks;
@@ -30,6 +31,9 @@ use crate::telemetry::{HubEvent, Telemetry};
 /// Calls in flight at a provider that was replaced may end within its timeout
 /// and this.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// With `watch`, the file is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Reloader {
@@ -87,6 +91,31 @@ impl Reloader {
         });
         info!(changed = ?reloaded.changed, restart_needed = ?reloaded.restart_needed, "reloaded");
         Ok(reloaded)
+    }
+
+    /// Reloads whenever the file has changed and then stood still for a moment: an
+    /// editor or a deployment may write it in several steps. Runs until stopped.
+    pub(super) async fn watch(&self, stop: CancellationToken) {
+        let mut known = self.stamp().await;
+        let mut before = known;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+            let now = self.stamp().await;
+            if now.is_some() && now != known && now == before {
+                known = now;
+                // What is wrong with it is in the log.
+                let _ = self.reload().await;
+            }
+            before = now;
+        }
+    }
+
+    async fn stamp(&self) -> Option<(std::time::SystemTime, u64)> {
+        let found = tokio::fs::metadata(&self.path).await.ok()?;
+        Some((found.modified().ok()?, found.len()))
     }
 
     async fn read(&self) -> Result<Settings, Errors> {

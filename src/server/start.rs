@@ -221,6 +221,10 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         limits: settings.limits,
         clock,
     };
+    if settings.server.watch {
+        let (reloader, stop) = (reloader.clone(), stop.clone());
+        listeners.spawn(async move { reloader.watch(stop).await });
+    }
     let (api_at, admin_at) = (local(&api), local(&admin));
     listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
     let admin_router = admin::router(admin_state);
@@ -361,6 +365,21 @@ async fn recover(
         {
             engine.on(Event::Spent(id.into(), spent), now, &mut effects);
         }
+    }
+    let reading = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || {
+            let mut gone = Vec::new();
+            let read = store.gone((crate::clock::Utc::default(), 0), &mut |found| {
+                gone.push(Event::Gone(Arc::new(found)));
+                true
+            });
+            read.map(|()| gone)
+        }
+    });
+    let gone = reading.await.expect("reading returns its faults as errors");
+    for event in gone.map_err(StartError::Recover)? {
+        engine.on(event, now, &mut effects);
     }
     if !found.clean {
         let lately = found.unclean_ends.iter().filter(|end| now.utc.since(**end) <= LATELY);

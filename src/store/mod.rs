@@ -17,7 +17,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryEvent, DeliveryId, EventId, Message, MessageId, Progress};
+use crate::model::{
+    Body, DeliveryEvent, DeliveryId, Device, EventId, Gone, Message, MessageId, Progress, User,
+};
 
 pub use aside::{Action, Actions, DeadFilter, DeadLetter, DeadLetters, OutboxEvent, Write};
 
@@ -71,6 +73,15 @@ pub enum Record {
     Settled(MessageId),
     /// Its client is to be told of this. In the batch of the outcome that it tells.
     Event(Arc<str>, Box<DeliveryEvent>),
+    /// A device of a user, by its name; `None` removes it.
+    Device(User, String, Option<Arc<Device>>),
+    /// A vendor declared an address gone.
+    Gone(Arc<Gone>),
+    /// A gone address has been registered again, by its key.
+    Healed(u128),
+    /// All that is held about a user, as far as it is in these messages, and
+    /// their devices and gone addresses.
+    Erase(User, Vec<MessageId>),
     /// Small state by name: pauses, overrides, when a credential was minted.
     /// `None` removes it.
     Note(String, Option<Vec<u8>>),
@@ -130,6 +141,17 @@ pub struct Start {
     /// Records that earlier processes could not decode and set aside; those that
     /// this one meets are counted in [`Figures`].
     pub set_aside: u64,
+}
+
+/// What is held about a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Devices.
+    pub devices: u32,
+    /// Gone addresses.
+    pub gone: u32,
+    /// Messages that name the user, oldest first, as many as were asked for.
+    pub messages: Vec<MessageId>,
 }
 
 /// Whether new messages can be taken.
@@ -258,6 +280,53 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`].
     fn recover(&self, each: &mut dyn FnMut(Recovered)) -> Result<(), StoreError>;
+
+    /// Calls `each` with messages that are older than `before` (`None`: all), newest
+    /// first, and with the bytes of their records, until it says `false` or there
+    /// are no more. Holds a snapshot until then.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn newest(
+        &self,
+        before: Option<MessageId>,
+        each: &mut dyn FnMut(Message, usize) -> bool,
+    ) -> Result<(), StoreError>;
+
+    /// A user's devices, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn devices(&self, user: &User) -> Result<Vec<Device>, StoreError>;
+
+    /// What is held about a user, with at most so many messages.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn held(&self, user: &User, most: usize) -> Result<Held, StoreError>;
+
+    /// Calls `each` with gone addresses behind this place (moment and key), oldest
+    /// first, until it says `false` or there are no more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn gone(
+        &self,
+        after: (Utc, u128),
+        each: &mut dyn FnMut(Gone) -> bool,
+    ) -> Result<(), StoreError>;
+
+    /// Since when the address of this key has been gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn gone_at(&self, key: u128) -> Result<Option<Utc>, StoreError>;
+
+    /// Deliveries of a message that are dead letters.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn dead_of(&self, message: MessageId) -> Result<Vec<u16>, StoreError>;
 
     /// The secret that receipts are derived from; made when the store is.
     fn server_key(&self) -> [u8; 32];

@@ -14,6 +14,7 @@
 //! The parts that the store itself looks at come first ([`MessageHead`],
 //! [`ProgressHead`]), so that it can read them without decoding the rest.
 
+mod device;
 mod event;
 mod message;
 mod progress;
@@ -24,8 +25,9 @@ use postcard::ser_flavors::Flavor;
 use pushyard_providers::{Outcome, Priority};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::device::{decode_device, decode_gone, encode_device, encode_gone};
 use self::event::{StoredAction, StoredEvent};
-use self::message::StoredMessage;
+use self::message::{StoredMessage, Users};
 use self::progress::StoredProgress;
 use super::{Action, Intent, OutboxEvent, StoreError};
 use crate::clock::Utc;
@@ -79,17 +81,27 @@ pub(super) struct ProgressHead {
 
 /// Adds a message's record to `into`.
 pub(super) fn encode_message(message: &Message, into: &mut Vec<u8>) {
-    encode(&StoredMessage::from(message), into);
+    encode_with(&StoredMessage::from(message), Users::of(message).as_ref(), into);
 }
 
 /// A message from its record.
 pub(super) fn decode_message(id: MessageId, bytes: &[u8]) -> Result<Message, Undecodable> {
-    decode::<StoredMessage<'_>>(bytes)?.into_message(id)
+    let (stored, users) = decode_with::<StoredMessage<'_>, Users<'_>>(bytes)?;
+    let mut message = stored.into_message(id)?;
+    if let Some(users) = users {
+        users.mark(&mut message);
+    }
+    Ok(message)
 }
 
 /// The head of a message's record.
 pub(super) fn decode_message_head(bytes: &[u8]) -> Result<MessageHead, Undecodable> {
     take(bytes).map(|(head, _)| head)
+}
+
+/// Whether the message names users.
+pub(super) fn names_users(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&EXTENDED)
 }
 
 /// Adds the record of a delivery's progress to `into`.

@@ -14,3 +14,4 @@ mod self_hosted;
 mod operators;
 mod receiver;
 mod stream;
+mod registry;

@@ -265,3 +265,76 @@ async fn a_receipt_makes_a_delivery_delivered_and_is_told() {
     receiver.until(|taken| !taken.is_empty()).await;
     assert_eq!(receiver.taken()[0].1["data"]["delivery"], delivery);
 }
+
+#[tokio::test]
+async fn a_drained_provider_gets_nothing_also_after_a_restart_until_it_is_resumed() {
+    let world = World::new().await;
+    let router = world.router();
+    let (status, told, errors) = command(&router, &["providers", "drain", "apns"]).await;
+    assert_eq!(status, Some(0), "{told}{errors}");
+    let view = router.get("/admin/v1/providers/apns").await;
+    assert_eq!(
+        (&view["state"], &view["reason"]),
+        (&json!("drained"), &json!("operator")),
+        "{view}"
+    );
+    assert_eq!(view["operator"]["wish"], "drain", "{view}");
+    let both = || message(&[apns("drained"), fcm("drained")]);
+    assert_eq!(only(&router.settle(&both()).await)["provider"], "fcm");
+    router.kill();
+    let router = world.router();
+    assert_eq!(only(&router.settle(&both()).await)["provider"], "fcm");
+    let (status, ..) = command(&router, &["providers", "resume", "apns"]).await;
+    assert_eq!(status, Some(0));
+    assert_eq!(only(&router.settle(&both()).await)["provider"], "apns");
+    let audit = router.get("/admin/v1/audit").await.to_string();
+    assert!(audit.contains("drain providers/apns") && audit.contains("resume"), "{audit}");
+    let (status, _) = router.call(Method::POST, "/admin/v1/providers/nobody/drain", None).await;
+    assert_eq!(status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn a_route_is_changed_for_a_time_and_what_it_names_is_checked() {
+    let world = World::new().await;
+    let router = world.router();
+    let path = "/admin/v1/routes/default/override";
+    let wrong = json!({"tiers": [["apns", "nobody"], []], "weights": {"fcm": -1}});
+    let (status, told) = router.call(Method::PUT, path, Some(&wrong)).await;
+    assert_eq!(status.as_u16(), 422, "{told}");
+    let pointers: Vec<_> =
+        told["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
+    assert!(pointers.contains(&"/tiers/0/1") && pointers.contains(&"/tiers/1"), "{told}");
+
+    let other = json!({"tiers": [["fcm"], ["apns"]], "expires_in": "2s", "reason": "a test"});
+    let (status, told) = router.call(Method::PUT, path, Some(&other)).await;
+    assert_eq!((status.as_u16(), &told["tiers"]), (200, &json!([["fcm"], ["apns"]])), "{told}");
+    let both = || message(&[apns("o"), fcm("o")]);
+    assert_eq!(only(&router.settle(&both()).await)["provider"], "fcm");
+    // It ends by itself.
+    router.until("/admin/v1/routes", |page| page["items"][0]["override"].is_null()).await;
+    assert_eq!(only(&router.settle(&both()).await)["provider"], "apns");
+    let (status, _) = router.call(Method::DELETE, path, None).await;
+    assert_eq!(status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn deliveries_of_a_paused_route_wait_and_go_on_when_it_is_resumed() {
+    let world = World::new().await;
+    let router = world.router();
+    let (status, told) = router.call(Method::POST, "/admin/v1/routes/default/pause", None).await;
+    assert_eq!(status.as_u16(), 200, "{told}");
+    let accepted = router.accept(&message(&[apns("p"), fcm("p")])).await;
+    let path = format!("/v1/messages/{}", accepted["id"].as_str().unwrap());
+    assert_eq!(router.get(&path).await["state"], "queued");
+    router.call(Method::POST, "/admin/v1/clients/local/pause", None).await;
+    let refused = router.call(Method::POST, "/v1/messages", Some(&message(&[apns("q")]))).await;
+    assert_eq!(
+        (refused.0.as_u16(), &refused.1["code"]),
+        (503, &json!("overloaded")),
+        "{refused:?}"
+    );
+    router.call(Method::POST, "/admin/v1/clients/local/resume", None).await;
+    assert_eq!(router.get(&path).await["state"], "queued");
+    router.call(Method::POST, "/admin/v1/routes/default/resume", None).await;
+    router.until(&path, |view| view["state"] == "sent").await;
+}

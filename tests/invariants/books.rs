@@ -9,7 +9,7 @@ use std::time::Instant;
 use pushyard::clock::{Now, Utc};
 use pushyard::model::{
     Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, Recipient,
-    State,
+    State, gone_key,
 };
 use pushyard::store::Record;
 use pushyard_providers::{Address, Dedup, Outcome};
@@ -109,6 +109,10 @@ pub(super) struct Books {
     /// Whether the world has crashed: counters restart with the process.
     pub(super) restarted: bool,
     pub(super) max_attempts: u16,
+    /// Addresses that a vendor gave up, by key, and since when.
+    gone: BTreeMap<u128, Utc>,
+    /// All that ever were: a delivery that left one does not come back to it.
+    ever_gone: BTreeMap<u128, Utc>,
 }
 
 impl Books {
@@ -153,7 +157,18 @@ impl Books {
                     hold!(3, delivery.settled() || born_failed, "{id} is closed with {n} open");
                 }
             }
-            Record::Intent(..) | Record::Note(..) | Record::Event(..) => {}
+            Record::Gone(gone) => {
+                self.gone.insert(gone.key(), gone.at);
+                self.ever_gone.insert(gone.key(), gone.at);
+            }
+            Record::Healed(key) => {
+                hold!(8, self.gone.remove(key).is_some(), "what is healed was gone");
+            }
+            Record::Intent(..)
+            | Record::Note(..)
+            | Record::Event(..)
+            | Record::Device(..)
+            | Record::Erase(..) => {}
         }
     }
 
@@ -199,7 +214,14 @@ impl Books {
                 delivery.durable = Some(progress.clone());
                 delivery.recent.retain(|recent| recent.n > progress.tries);
             }
-            Record::Settled(_) | Record::Intent(..) | Record::Note(..) | Record::Event(..) => {}
+            Record::Settled(_)
+            | Record::Intent(..)
+            | Record::Note(..)
+            | Record::Event(..)
+            | Record::Gone(_)
+            | Record::Healed(_)
+            | Record::Device(..)
+            | Record::Erase(..) => {}
         }
     }
 
@@ -217,8 +239,23 @@ impl Books {
         }
     }
 
+    /// Whether an address of a delivery has ever been gone at a provider.
+    pub(super) fn has_been_gone(&self, id: DeliveryId, provider: &str, address: u8) -> bool {
+        let message = self.entry(id.message()).body.message();
+        let to = &message.recipients[usize::from(id.n())].addresses[usize::from(address)];
+        let at = self.ever_gone.get(&gone_key(&message.client, provider, to));
+        at.is_some_and(|at| to.registered_at().is_none_or(|registered| registered < at.ms()))
+    }
+
     /// A call begins.
-    pub(super) fn called(&mut self, id: DeliveryId, pair: Pair, dedup: Dedup, now: Now) {
+    pub(super) fn called(
+        &mut self,
+        id: DeliveryId,
+        pair: Pair,
+        provider: &str,
+        dedup: Dedup,
+        now: Now,
+    ) {
         let entry = self.entry(id.message());
         let message = entry.body.message();
         let delivery = self.delivery(id);
@@ -229,6 +266,12 @@ impl Books {
         hold!(8, now.utc < self.life(id).1, "{id} is called for after its life");
         hold!(8, delivery.cancelled == Cancelled::No, "{id} is called for after cancel");
         hold!(8, !delivery.gone.contains(&pair), "{id} is called for at a gone address");
+        let to = &message.recipients[usize::from(id.n())].addresses[usize::from(pair.1)];
+        let gone = self
+            .gone
+            .get(&gone_key(&message.client, provider, to))
+            .filter(|at| to.registered_at().is_none_or(|registered| registered < at.ms()));
+        hold!(8, gone.is_none(), "{id} is called for at an address that is gone");
         if message.on_ambiguous == OnAmbiguous::Stop && !entry.outside {
             let only_repeats = dedup == Dedup::Full && delivery.possible.iter().all(|p| *p == pair);
             hold!(
@@ -313,8 +356,9 @@ impl Books {
     }
 
     /// Everything that was not durable is lost.
-    pub(super) fn crashed(&mut self, now: Now) {
+    pub(super) fn crashed(&mut self, gone: BTreeMap<u128, Utc>, now: Now) {
         self.restarted = true;
+        self.gone = gone;
         self.live.clear();
         self.messages.retain(|_, entry| entry.durable);
         for (id, entry) in &mut self.messages {
@@ -410,7 +454,12 @@ fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
                 && p.provider == last.map(|last| last.provider.clone())
         }
         (State::Failed, Some(Reason::Invalid)) => outcome == Some(Outcome::MessageInvalid),
-        (State::Failed, Some(Reason::Unreachable)) => outcome == Some(Outcome::AddressGone),
+        // Another delivery may have found out.
+        (State::Failed, Some(Reason::Unreachable)) => {
+            let known =
+                |excluded: &Excluded| matches!(excluded, Excluded::Candidate { gone, .. } if *gone);
+            outcome == Some(Outcome::AddressGone) || p.tries == 0 || p.excluded.iter().any(known)
+        }
         (State::Failed, Some(Reason::AttemptsExhausted)) => p.counted >= most,
         (State::Failed, Some(Reason::Poison)) => p.alone >= 3,
         (State::Expired, Some(Reason::Ttl)) => true,
@@ -435,6 +484,7 @@ fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
     for excluded in &p.excluded {
         let explained = match excluded {
             Excluded::Kind(kind) => p.attempts.iter().any(|a| a.kind == *kind),
+            Excluded::Candidate { gone: true, .. } => true,
             Excluded::Candidate { provider, .. } => {
                 p.attempts.iter().any(|a| a.provider == *provider)
             }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use pushyard::clock::Utc;
 use pushyard::dispatch::Found;
-use pushyard::model::{Body, DeliveryId, MessageId, Progress};
+use pushyard::model::{Body, DeliveryId, Gone, MessageId, Progress};
 use pushyard::routing::Remembered;
 use pushyard::store::{Intent, Record, Recovered};
 
@@ -26,6 +27,7 @@ pub(super) struct Disk {
     flushed: u64,
     pub(super) messages: BTreeMap<MessageId, Stored>,
     notes: BTreeMap<String, Vec<u8>>,
+    pub(super) gone: BTreeMap<u128, Arc<Gone>>,
 }
 
 impl Disk {
@@ -87,6 +89,11 @@ impl Disk {
         orders.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
+    /// Since when addresses are gone.
+    pub(super) fn gone_since(&self) -> BTreeMap<u128, Utc> {
+        self.gone.iter().map(|(key, gone)| (*key, gone.at)).collect()
+    }
+
     pub(super) fn remembered(&self) -> Vec<Remembered> {
         let keys = self.notes.iter().filter(|(name, _)| name.starts_with("key/"));
         keys.map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
@@ -113,6 +120,14 @@ impl Disk {
                 let stored = self.messages.get_mut(id).expect("a settled message was accepted");
                 stored.open = false;
             }
+            Record::Gone(gone) => {
+                self.gone.insert(gone.key(), gone.clone());
+            }
+            Record::Healed(key) => {
+                self.gone.remove(key);
+            }
+            // The world has no users.
+            Record::Device(..) | Record::Erase(..) => {}
             Record::Note(name, Some(value)) => {
                 self.notes.insert(name.clone(), value.clone());
             }

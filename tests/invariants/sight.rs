@@ -70,6 +70,8 @@ pub(super) struct Sight {
     excluded: BTreeMap<DeliveryId, Vec<Excluded>>,
     began: Instant,
     rounded: Instant,
+    /// When a route was last paused.
+    last_pause: Instant,
     pub(super) draining: bool,
     /// The process is about to crash.
     pub(super) doomed: bool,
@@ -88,6 +90,7 @@ impl Sight {
             excluded: BTreeMap::new(),
             began: at,
             rounded: at,
+            last_pause: at,
             draining: false,
             doomed: false,
             setup: setup.clone(),
@@ -293,6 +296,9 @@ impl Sight {
                 seen.open_since = open.then_some(seen.open_since.unwrap_or(now.instant));
             }
         }
+        if !engine.paused_routes().is_empty() {
+            self.last_pause = now.instant;
+        }
         if now.instant - self.rounded < ROUND {
             return;
         }
@@ -328,10 +334,15 @@ impl Sight {
         if message.push.collapse_key.is_some() || due > now.utc || stays || apart {
             return;
         }
-        let ready = idle.max(self.began).max(now.instant - now.utc.since(due));
+        let ready = idle.max(self.last_pause).max(now.instant - now.utc.since(due));
         let mut transient = true;
         let mut last_canary = Some(ready);
-        for pair in self.candidates(message, id.n()) {
+        let candidates = self.candidates(message, id.n());
+        if candidates.iter().all(|pair| self.excluded(books, id, *pair)) {
+            // Healed before it came, as far as can be told here.
+            return;
+        }
+        for pair in candidates {
             if self.excluded(books, id, pair) {
                 continue;
             }
@@ -390,9 +401,12 @@ impl Sight {
     }
 
     fn excluded(&self, books: &Books, id: DeliveryId, (provider, address): Pair) -> bool {
+        let settings = &self.setup.catalog.provider(ProviderIndex(provider)).settings;
+        if books.has_been_gone(id, &settings.id, address) {
+            return true;
+        }
         let written = || books.delivery(id).written.as_ref().map(|p| &p.excluded);
         let Some(excluded) = self.excluded.get(&id).or_else(written) else { return false };
-        let settings = &self.setup.catalog.provider(ProviderIndex(provider)).settings;
         excluded.iter().any(|excluded| match excluded {
             Excluded::Kind(kind) => **kind == *settings.kind,
             Excluded::Candidate { provider, address: at, .. } => {

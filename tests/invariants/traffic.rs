@@ -59,7 +59,7 @@ impl Setup {
         let one_of = |rng: &mut StdRng, of: &[u64]| of[rng.random_range(0..of.len())];
         let count = if rng.random_bool(0.8) { 1 } else { rng.random_range(1..=20) };
         let route = &self.catalog.routes[rng.random_range(0..self.catalog.routes.len())];
-        let mut recipients: Vec<Recipient> = (0..count).map(|_| self.recipient(rng)).collect();
+        let mut recipients: Vec<Recipient> = (0..count).map(|_| self.recipient(now, rng)).collect();
         for recipient in &mut recipients {
             recipient.no_route = !self.could_serve(route, recipient);
         }
@@ -92,7 +92,7 @@ impl Setup {
         }
     }
 
-    fn recipient(&self, rng: &mut StdRng) -> Recipient {
+    fn recipient(&self, now: Utc, rng: &mut StdRng) -> Recipient {
         let device = rng.random_range(0..self.devices);
         let mut addresses = Vec::new();
         for kind in [&ALPHA, &BETA] {
@@ -106,11 +106,13 @@ impl Setup {
                 if device % 5 != 0 {
                     values.push(("app", app));
                 }
-                addresses.push(Address::new(kind, &values, None, None).unwrap());
+                // Mostly registered just now: else all would be gone before long.
+                let registered_at = rng.random_bool(0.8).then(|| now.ms());
+                addresses.push(Address::new(kind, &values, None, registered_at).unwrap());
             }
         }
         let region = (device % 7 == 0).then(|| "eu".to_owned());
-        Recipient { reference: None, region, addresses, no_route: false }
+        Recipient { reference: None, user: None, region, addresses, no_route: false }
     }
 
     fn could_serve(&self, route: &Route, recipient: &Recipient) -> bool {

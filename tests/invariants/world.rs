@@ -678,7 +678,7 @@ impl World {
         let to = &recipient.addresses[usize::from(order.address)];
         let serves = self.setup.catalog.serves(provider, recipient, to);
         hold!(8, serves == pushyard::routing::Serves::Yes, "{id} at {pair:?}: {serves:?}");
-        self.books.called(id, pair, built.provider.profile().dedup, self.now);
+        self.books.called(id, pair, &built.settings.id, built.provider.profile().dedup, self.now);
         let reaction = self.vendors[provider.at()].call(id, to, &mut self.rng);
         if reaction.taken {
             self.books.copied(id);
@@ -693,7 +693,7 @@ impl World {
         self.note("CRASH");
         self.crashes += 1;
         self.disk.crash();
-        self.books.crashed(self.now);
+        self.books.crashed(self.disk.gone_since(), self.now);
         self.boot(false);
     }
 
@@ -714,7 +714,7 @@ impl World {
         }
         let known = super::sight::known(&self.engine, self.now);
         self.disk.crash();
-        self.books.crashed(self.now);
+        self.books.crashed(self.disk.gone_since(), self.now);
         self.boot(true);
         super::sight::remembers(&known, &self.engine, self.now);
     }
@@ -822,6 +822,8 @@ impl World {
             }
             Record::Intent(id, intent) => self.note(&format!("  intent {id} {intent:?}")),
             Record::Settled(_) | Record::Event(..) => {}
+            Record::Gone(gone) => self.note(&format!("  gone {:?}", gone.address)),
+            Record::Healed(_) | Record::Device(..) | Record::Erase(..) => {}
             Record::Note(name, _) => self.note(&format!("  note {name}")),
         }
     }
@@ -844,5 +846,6 @@ fn start(disk: &Disk, clean: bool, safe: bool) -> Vec<Event> {
     let notes = disk.remembered().into_iter().map(Event::Restored);
     let notes = notes.chain(disk.orders().into_iter().map(|(n, v)| Event::Ordered(n, v)));
     let messages = disk.recovered().into_iter().map(|found| Event::Recovered(Box::new(found)));
-    careful.into_iter().chain(notes).chain(messages).collect()
+    let gone = disk.gone.values().cloned().map(Event::Gone);
+    careful.into_iter().chain(notes).chain(gone).chain(messages).collect()
 }

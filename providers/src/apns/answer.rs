@@ -81,7 +81,8 @@ pub(super) fn classify(reply: Reply<'_>) -> (Answer, Then) {
         })
         .status(status.as_u16())
         .processed(row.processed)
-        .detail(&detail(row, reason, &reply));
+        .detail(&detail(row, reason, &reply))
+        .proof(&String::from_utf8_lossy(reply.body));
     if !reason.is_empty() {
         answer = answer.code(reason);
     }

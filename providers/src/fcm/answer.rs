@@ -55,7 +55,8 @@ pub(super) fn classify(reply: Reply<'_>) -> Answer {
         })
         .status(status)
         .code(&seen.code())
-        .detail(&masked(&seen.detail(), reply.address));
+        .detail(&masked(&seen.detail(), reply.address))
+        .proof(&masked(&String::from_utf8_lossy(reply.body), reply.address));
     if row.outcome == Outcome::Ambiguous {
         answer.processed = Processed::Maybe;
     }

@@ -384,8 +384,10 @@ async fn deliveries_are_paged() {
     let first = house.get(&path).await.json();
     assert_eq!(first["deliveries"]["items"].as_array().unwrap().len(), 100);
     for query in ["limit=0", "limit=1001", "limit=x", "cursor=x"] {
+        let parameter = query.split('=').next().unwrap();
         let answer = house.get(&format!("{path}?{query}")).await;
         assert_eq!(answer.problem(), (422, "invalid".to_owned()), "{query}");
+        assert_eq!(answer.json()["errors"][0]["pointer"], format!("/query/{parameter}"));
     }
 }
 
@@ -490,14 +492,14 @@ async fn too_many_requests_at_once_are_turned_away() {
 #[tokio::test]
 async fn requests_are_counted_by_template_never_by_id() {
     let house = House::new(Setup::default());
-    for path in ["/v1/messages/no-id", "/nowhere", "/v1/messages"] {
+    for path in ["/v1/messages/no-id", "/nowhere", "/v1/messages/batch"] {
         house.get(path).await;
     }
     let text = house.metrics();
     for line in [
         r#"pushyard_http_requests_total{listener="api",path="/v1/messages/{id}",status="404"} 1"#,
         r#"pushyard_http_requests_total{listener="api",path="other",status="404"} 1"#,
-        r#"pushyard_http_requests_total{listener="api",path="/v1/messages",status="405"} 1"#,
+        r#"pushyard_http_requests_total{listener="api",path="/v1/messages/batch",status="405"} 1"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
@@ -515,12 +517,20 @@ async fn the_description_names_every_call_problem_and_header() {
     calls.sort();
     let expected = [
         "delete /v1/messages/{id}",
+        "delete /v1/users/{user}",
+        "delete /v1/users/{user}/devices/{device}",
         "get /openapi.json",
+        "get /v1/addresses/gone",
+        "get /v1/messages",
         "get /v1/messages/{id}",
+        "get /v1/users/{user}",
+        "get /v1/users/{user}/devices/{device}",
         "post /v1/messages",
         "post /v1/messages/batch",
+        "post /v1/messages/cancel",
         "post /v1/receipts",
         "post /v1/stream/tokens",
+        "put /v1/users/{user}/devices/{device}",
     ];
     assert_eq!(calls, expected);
     let submit = &document["paths"]["/v1/messages"]["post"];
@@ -556,7 +566,7 @@ fn references_of(value: &Value, found: &mut Vec<String>) {
 
 #[tokio::test]
 async fn the_description_has_the_fields_that_are_read() {
-    use crate::intake::{FIELDS, NOTIFICATION_FIELDS, RECIPIENT_FIELDS};
+    use crate::intake::{DEVICE_FIELDS, FIELDS, NOTIFICATION_FIELDS, RECIPIENT_FIELDS};
     let house = House::new(Setup::default());
     let document = house.get("/openapi.json").await.json();
     let schemas = &document["components"]["schemas"];
@@ -564,6 +574,7 @@ async fn the_description_has_the_fields_that_are_read() {
         ("Message", &FIELDS[..]),
         ("Notification", &NOTIFICATION_FIELDS),
         ("Recipient", &RECIPIENT_FIELDS),
+        ("DeviceRequest", &DEVICE_FIELDS),
     ] {
         let properties = schemas[schema]["properties"].as_object().expect(schema);
         let mut described: Vec<&str> = properties.keys().map(String::as_str).collect();

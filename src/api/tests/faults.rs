@@ -507,7 +507,8 @@ async fn bad_headers_and_parameters_are_422() {
 async fn another_method_is_405_with_what_is_allowed() {
     let house = House::new(Setup::default());
     for (method, path, allowed) in [
-        (Method::GET, "/v1/messages", "POST"),
+        (Method::PUT, "/v1/messages", "POST,GET,HEAD"),
+        (Method::POST, "/v1/users/bob", "GET,HEAD,DELETE"),
         (Method::GET, "/v1/messages/batch", "POST"),
         (Method::PUT, "/v1/messages/0197", "GET,HEAD,DELETE"),
         (Method::POST, "/openapi.json", "GET,HEAD"),

@@ -23,16 +23,16 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
-use crate::clock::Clock;
+use crate::clock::{Clock, Utc};
 use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
 use crate::feedback::Receipts;
-use crate::model::{self, DeliveryId, EventId, Message, MessageId, Progress};
+use crate::model::{self, DeliveryId, Device, EventId, Gone, Message, MessageId, Progress, User};
 use crate::routing::{
     Balance, Built, Catalog, HealthSettings, Member, ProviderIndex, ProviderSettings, Rate,
     RetrySettings, Route,
 };
 use crate::store::{
-    Actions, DeadFilter, DeadLetters, Figures, Health, OutboxEvent, Record, Recovered, Store,
+    Actions, DeadFilter, DeadLetters, Figures, Health, Held, OutboxEvent, Record, Recovered, Store,
     StoreError, Write,
 };
 use crate::telemetry::{Scrape, Telemetry};
@@ -175,6 +175,11 @@ pub(super) struct World {
     pub(super) progress: BTreeMap<MessageId, Vec<(u16, Progress)>>,
     pub(super) messages: BTreeMap<MessageId, Message>,
     pub(super) submissions: usize,
+    pub(super) devices: BTreeMap<((String, String), String), Device>,
+    /// By moment.
+    pub(super) gone: Vec<Gone>,
+    /// Deliveries that were taken back in part.
+    pub(super) taken_back: Vec<(MessageId, Vec<u16>)>,
     keys: BTreeMap<[u8; 16], MessageId>,
     held: Vec<(Arc<model::Body>, Reply)>,
     waiting: Vec<oneshot::Sender<()>>,
@@ -201,6 +206,26 @@ impl World {
             self.keys.insert(idempotency.key, message.id);
         }
         self.messages.insert(message.id, message);
+    }
+
+    fn keep(&mut self, record: Record) {
+        match record {
+            Record::Device(user, name, device) => {
+                let key = ((user.client.to_string(), user.name), name);
+                match device {
+                    Some(device) => drop(self.devices.insert(key, Device::clone(&device))),
+                    None => drop(self.devices.remove(&key)),
+                }
+            }
+            Record::Erase(user, messages) => {
+                let own = (user.client.to_string(), user.name.clone());
+                self.devices.retain(|(owner, _), _| *owner != own);
+                for id in messages {
+                    self.messages.entry(id).and_modify(|message| message.erase(&user.name));
+                }
+            }
+            other => panic!("not from the api: {other:?}"),
+        }
     }
 
     /// Takes the submissions that were held.
@@ -245,8 +270,69 @@ impl Store for FakeStore {
         Ok(self.0.lock().unwrap().keys.get(key).copied())
     }
 
-    fn recover(&self, _: &mut dyn FnMut(Recovered)) -> Result<(), StoreError> {
+    fn recover(&self, each: &mut dyn FnMut(Recovered)) -> Result<(), StoreError> {
+        for message in self.0.lock().unwrap().messages.values().cloned() {
+            each(Recovered { message, progress: Vec::new(), intents: Vec::new() });
+        }
         Ok(())
+    }
+
+    fn newest(
+        &self,
+        before: Option<MessageId>,
+        each: &mut dyn FnMut(Message, usize) -> bool,
+    ) -> Result<(), StoreError> {
+        let world = self.0.lock().unwrap();
+        let older = |(id, _): &(&MessageId, &Message)| before.is_none_or(|before| **id < before);
+        for (_, message) in world.messages.iter().rev().filter(older) {
+            if !each(message.clone(), 100) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn devices(&self, user: &User) -> Result<Vec<Device>, StoreError> {
+        let devices = self.0.lock().unwrap().devices.clone();
+        let own = devices
+            .into_iter()
+            .filter(|((owner, _), _)| *owner == (user.client.to_string(), user.name.clone()));
+        Ok(own.map(|(_, device)| device).collect())
+    }
+
+    fn held(&self, user: &User, most: usize) -> Result<Held, StoreError> {
+        let devices = self.devices(user)?.len() as u32;
+        let world = self.0.lock().unwrap();
+        let of_user = |message: &&Message| {
+            message.client == user.client && message.users().contains(&&*user.name)
+        };
+        let messages = world.messages.values().filter(of_user).map(|message| message.id);
+        Ok(Held { devices, gone: 0, messages: messages.take(most).collect() })
+    }
+
+    fn gone(
+        &self,
+        after: (Utc, u128),
+        each: &mut dyn FnMut(Gone) -> bool,
+    ) -> Result<(), StoreError> {
+        let world = self.0.lock().unwrap();
+        for gone in world.gone.iter().filter(|gone| (gone.at, gone.key()) > after) {
+            if !each(gone.clone()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn gone_at(&self, key: u128) -> Result<Option<Utc>, StoreError> {
+        let world = self.0.lock().unwrap();
+        Ok(world.gone.iter().find(|gone| gone.key() == key).map(|gone| gone.at))
+    }
+
+    fn dead_of(&self, message: MessageId) -> Result<Vec<u16>, StoreError> {
+        let failed =
+            |(n, progress): (u16, Progress)| (progress.state == model::State::Failed).then_some(n);
+        Ok(self.progress(message)?.into_iter().filter_map(failed).collect())
     }
 
     fn server_key(&self) -> [u8; 32] {
@@ -393,6 +479,18 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
             Command::Cancel(_, reply) => drop(reply.send(world.cancelled)),
             Command::Operate(_, reply) | Command::Reconfigure(_, reply) => {
                 reply.send(Ok(())).ok();
+            }
+            Command::CancelPart(id, places, reply) => {
+                let cancelled = places.len() as u32;
+                world.taken_back.push((id, places));
+                let _ = reply.send(Cancelled { cancelled, in_flight: 0 });
+            }
+            Command::Keep(records, reply) => {
+                let rejected = (!world.rejections.is_empty()).then(|| world.rejections.remove(0));
+                if rejected.is_none() {
+                    records.into_iter().for_each(|record| world.keep(record));
+                }
+                let _ = reply.send(rejected.map_or(Ok(()), Err));
             }
             Command::Wait(_, reply) => world.waiting.push(reply),
             Command::Receipt(id, reply) => {

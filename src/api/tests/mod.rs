@@ -5,3 +5,4 @@ mod calls;
 mod faults;
 mod harness;
 mod receipts;
+mod registry;

@@ -7,11 +7,12 @@ mod view;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use reqwest::Method;
 
 use super::client::{ANSWER_TIMEOUT, Client, Reply};
 use super::failure::Failure;
+use super::order::{self, Lasting, Order};
 use super::ui::{self, Ui};
 use crate::clock::Clock;
 use view::{Page, Provider};
@@ -28,12 +29,16 @@ Examples:
   pushyard providers
   pushyard providers --watch
   pushyard providers apns
+  pushyard providers drain apns --reason \"key rotation\" --expires-in 30m
+  pushyard providers resume apns
   pushyard providers --json | jq -r '.items[] | select(.state != \"healthy\").id'";
 
 /// Show the state of the providers
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct ProvidersArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Show all about this one
     #[arg(value_name = "ID")]
     id: Option<String>,
@@ -42,8 +47,38 @@ pub(super) struct ProvidersArgs {
     watch: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Send nothing new there; what is in flight ends
+    Drain(Lasting),
+    /// The same, and let it come back on probation
+    Eject(Lasting),
+    /// Use it again
+    Resume(Order),
+}
+
+impl Action {
+    async fn give(&self, client: &Client, ui: &Ui) -> Result<(), Failure> {
+        let (verb, name, body) = match self {
+            Self::Drain(order) => ("drain", &order.order.name, order.body()),
+            Self::Eject(order) => ("eject", &order.order.name, order.body()),
+            Self::Resume(order) => ("resume", &order.name, order.body()),
+        };
+        let done = match self {
+            Self::Drain(_) => format!("{name} gets nothing new; what is in flight ends"),
+            Self::Eject(_) => format!("{name} is ejected until it is resumed"),
+            Self::Resume(_) => format!("{name} is used again"),
+        };
+        order::give(client, ui, Method::POST, &["providers", name, verb], Some(&body), &done).await
+    }
+}
+
 /// Shows them, once or for as long as someone watches.
 pub(super) async fn run(args: ProvidersArgs, client: Client, ui: &Ui) -> Result<ExitCode, Failure> {
+    if let Some(action) = &args.action {
+        action.give(&client, ui).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let clock = Clock::default();
     let look = Look { client: &client, id: args.id.as_deref(), ui, clock: &clock };
     if !args.watch {

@@ -151,7 +151,7 @@ fn keys_of_later_releases_are_named_as_such() {
     insta::assert_snapshot!(errors(&[
         "[egress]\nallow_networks = []",
         "[egress]\nallow_networks = []",
-        "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = true",
+        "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = 1",
         "[admin]\ntls = {}",
         "[store]\nengine = \"jetstream\"",
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
@@ -160,7 +160,7 @@ fn keys_of_later_releases_are_named_as_such() {
     1:2: egress: is not part of this release; remove it
     1:2: egress: is not part of this release; remove it
     2:1: server.tls: is not part of this release; remove it
-    3:1: server.watch: is not part of this release; remove it
+    3:9: server.watch: must be true or false, not a whole number
     2:1: admin.tls: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
     3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"

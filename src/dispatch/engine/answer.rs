@@ -50,9 +50,7 @@ impl Engine {
             elapsed,
         }));
         if answer.outcome == Outcome::AddressGone {
-            let (provider, address) = (flight.candidate.provider, flight.candidate.address);
-            let id = self.catalog.provider(provider).settings.id.clone();
-            self.announce_gone(at, &id, address, now, effects);
+            self.address_gone(&flight, answer, now, effects);
         }
         let situation = self.situation(&flight, key_alive);
         match decide(answer, &situation) {

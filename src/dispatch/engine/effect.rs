@@ -8,7 +8,7 @@ use pushyard_providers::Answer;
 use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
 use super::{Found, Reconfigured};
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, EventKinds, MessageId, Reason, State};
+use crate::model::{Body, DeliveryId, EventKinds, Gone, MessageId, Reason, State};
 use crate::routing::{Catalog, Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
@@ -48,6 +48,12 @@ pub enum Event {
     Answered(AttemptId, Answer),
     /// A backend takes a message back.
     Cancel(Token, MessageId),
+    /// A backend takes these deliveries of a message back.
+    CancelPart(Token, MessageId, Vec<u16>),
+    /// Someone wants records written that are no push's.
+    Keep(Token, Vec<Record>),
+    /// A gone address was found in the store at start.
+    Gone(Arc<Gone>),
     /// Someone waits for a message's last delivery.
     Wait(Token, MessageId),
     /// A device says that it has a delivery.
@@ -81,9 +87,9 @@ pub enum Event {
 pub enum Effect {
     /// Write it; the n-th of these is the n-th record that a flush counts.
     Write(Record),
-    /// The message is on disk.
+    /// The message, or what was to be kept, is on disk.
     Accepted(Token),
-    /// The message was not taken.
+    /// The message, or what was to be kept, was not taken.
     Rejected(Token, Rejected),
     /// What was taken back.
     Cancelled(Token, Cancelled),

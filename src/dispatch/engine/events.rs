@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::super::deliveries::{ClientIndex, StubRef};
+use super::super::deliveries::ClientIndex;
 use super::{Effect, Engine};
 use crate::clock::Now;
 use crate::model::{
@@ -57,19 +57,18 @@ impl Engine {
     /// A vendor has declared one of the delivery's addresses gone.
     pub(super) fn announce_gone(
         &mut self,
-        at: StubRef,
+        client: ClientIndex,
+        delivery: DeliveryId,
         provider: &Arc<str>,
         address: u8,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let entry = self.deliveries.message_of(at);
-        let (client, id) = (entry.client, entry.id);
         if self.wants(client, EventKind::AddressGone) {
             let event = DeliveryEvent {
                 id: self.next_event(now),
                 kind: EventKind::AddressGone,
-                delivery: id.delivery(self.deliveries.stubs[at].n),
+                delivery,
                 state: State::Sending,
                 reason: None,
                 provider: Some(provider.clone()),

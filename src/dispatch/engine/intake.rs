@@ -107,16 +107,25 @@ impl Engine {
         let client = self.client(&message.client);
         let entry = self.deliveries.add_message(message, client);
         self.keep_body(entry, body);
+        let mut ended = Vec::new();
         for (n, recipient) in message.recipients.iter().enumerate() {
             if recipient.no_route {
                 continue;
             }
-            let at = self.add(entry, n as u16, body, recipient, None, now);
-            self.enter(at, End::Back, now);
+            let at = self.add(entry, n as u16, body, recipient, None, now, effects);
+            match self.unreachable(at, recipient, now) {
+                // Only now, because the message is closed with the last of its deliveries.
+                Some(end) => ended.push((at, end)),
+                None => self.enter(at, End::Back, now),
+            }
+        }
+        for (at, (state, reason)) in ended {
+            self.settle(at, state, Some(reason), now, effects);
         }
     }
 
     /// Takes a delivery in, in no list yet.
+    #[expect(clippy::too_many_arguments, reason = "all of them are of different types")]
     pub(super) fn add(
         &mut self,
         entry: EntryRef,
@@ -125,12 +134,15 @@ impl Engine {
         recipient: &Recipient,
         track: Option<Box<Track>>,
         now: Now,
+        effects: &mut Vec<Effect>,
     ) -> StubRef {
+        let gone = self.gone_candidates(&body.message().client, recipient, now, effects);
         let excluded = track.as_ref().map_or(&[][..], |track| &track.progress.excluded);
-        let shape = self.shape(&body.message().route, recipient, excluded, now);
+        let shape = self.shape(&body.message().route, recipient, excluded, &gone, now);
         let shape = self.lanes.join(shape);
         let at = self.deliveries.add_delivery(entry, n, shape);
         self.deliveries.stubs[at].track = track;
+        self.note_gone(at, &gone);
         self.collapse.join(at, body.message(), recipient);
         at
     }
@@ -141,12 +153,16 @@ impl Engine {
         route: &Arc<str>,
         recipient: &Recipient,
         excluded: &[Excluded],
+        gone: &[(ProviderIndex, u8)],
         now: Now,
     ) -> Shape {
         let catalog = self.catalog.clone();
         let out = |provider: ProviderIndex, address: u8| {
             let id = &catalog.provider(provider).settings.id;
             let kind = catalog.provider(provider).settings.kind;
+            if gone.contains(&(provider, address)) {
+                return true;
+            }
             excluded.iter().any(|excluded| match excluded {
                 Excluded::Kind(name) => **name == *kind,
                 Excluded::Candidate { provider, address: at, until: None, .. } => {
@@ -210,7 +226,7 @@ impl Engine {
             });
             self.clients[client.0 as usize].unsettled += 1;
             let track = known.map(|known| Box::new(Track::new(known)));
-            let at = self.add(entry, n, &body, recipient, track, now);
+            let at = self.add(entry, n, &body, recipient, track, now, effects);
             self.deliveries.note_replay(at, true);
             found.push(at);
         }
@@ -231,7 +247,15 @@ impl Engine {
                 // It was about to be repeated where the copy would have been dropped;
                 // whether that vendor still knows the copy cannot be told any more.
                 None if self.deliveries.uncertain(at) => self.lapse(at, now, effects),
-                None => self.resume(at, now),
+                None => {
+                    let n = usize::from(self.deliveries.stubs[at].n);
+                    match self.unreachable(at, &message.recipients[n], now) {
+                        Some((state, reason)) => {
+                            self.settle(at, state, Some(reason), now, effects);
+                        }
+                        None => self.resume(at, now),
+                    }
+                }
             }
         }
     }

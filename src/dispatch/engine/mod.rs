@@ -13,6 +13,7 @@
 mod answer;
 mod effect;
 mod events;
+mod gone;
 mod intake;
 mod operate;
 mod pick;
@@ -40,6 +41,7 @@ pub use view::{ProviderView, QueueView, Snapshot};
 use super::collapse::Collapse;
 use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
 use super::fair::Lanes;
+use super::gone::GoneAddresses;
 use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
 use crate::model::{
@@ -70,6 +72,7 @@ pub struct Engine {
     /// By provider: assigned, waiting for a permit.
     ready: Vec<List>,
     collapse: Collapse,
+    gone: GoneAddresses,
     flights: HashMap<AttemptId, Flight>,
     next_attempt: u64,
     clients: Vec<Client>,
@@ -89,11 +92,15 @@ pub struct Engine {
     accepting: usize,
     oldest_accept: Option<Now>,
     waiters: HashMap<MessageId, Vec<Token>>,
+    /// Cancellations of messages that are on disk, which the engine has not heard yet.
+    early: Vec<(Token, MessageId, Vec<u16>)>,
     loading: HashMap<MessageId, Vec<StubRef>>,
     /// What is wanted of settled deliveries whose records are being looked up.
     inquiries: HashMap<DeliveryId, Vec<recall::Inquiry>>,
     suspects: suspects::Suspects,
     orders: operate::Orders,
+    /// Addresses that are gone if their keys prove good.
+    held_gone: HashMap<(ProviderIndex, u64), gone::Found>,
     bodies: u64,
     /// Providers whose queue may move.
     dirty: Vec<bool>,
@@ -130,10 +137,10 @@ struct Flight {
     n: u32,
     /// The address, as a hash.
     address: u64,
+    /// What is sent.
+    body: Arc<Body>,
     /// What to send; taken when the call goes out.
     order: Option<Order>,
-    /// The message, whatever the cache holds.
-    body: Arc<Body>,
 }
 
 /// What happens when a record is on disk.
@@ -145,6 +152,8 @@ enum AfterFlush {
     Call(AttemptId),
     /// A delivery's end may be told.
     Forget(StubRef, Box<Fact>),
+    /// What was to be kept is.
+    Kept(Token),
     /// A backend may be told what was taken back.
     Cancelled(Token, Cancelled),
     /// The record of a settled delivery can be looked up.
@@ -177,6 +186,7 @@ impl Engine {
             lanes: Lanes::new(providers),
             ready: vec![List::default(); providers],
             collapse: Collapse::default(),
+            gone: GoneAddresses::default(),
             flights: HashMap::new(),
             next_attempt: 0,
             clients: Vec::new(),
@@ -190,9 +200,11 @@ impl Engine {
             accepting: 0,
             oldest_accept: None,
             waiters: HashMap::new(),
+            early: Vec::new(),
             loading: HashMap::new(),
             inquiries: HashMap::new(),
             suspects: suspects::Suspects::default(),
+            held_gone: HashMap::new(),
             orders: operate::Orders {
                 routes: catalog.routes.clone(),
                 ..operate::Orders::default()
@@ -236,9 +248,12 @@ impl Engine {
             Event::Read(id, body) => self.read(id, body.as_ref(), now, effects),
             Event::Answered(attempt, answer) => self.answered(attempt, &answer, now, effects),
             Event::Cancel(token, id) => {
-                let cancelled = self.cancel(id, now, effects);
+                let cancelled = self.cancel(id, None, now, effects);
                 self.tell_cancelled(token, cancelled, effects);
             }
+            Event::CancelPart(token, id, part) => self.cancel_part(token, id, part, now, effects),
+            Event::Keep(token, records) => self.keep(token, records, now, effects),
+            Event::Gone(gone) => self.gone.insert(gone.key(), gone.at),
             Event::Wait(token, id) => match self.deliveries.find(id) {
                 Some(_) => self.waiters.entry(id).or_default().push(token),
                 None => effects.push(Effect::Settled(token)),
@@ -280,6 +295,7 @@ impl Engine {
             self.tick(now, effects);
         }
         self.release_suspects(now);
+        self.mark_confirmed(now, effects);
         let stale = self.freshen_some(now, effects);
         while let Some(at) = self.dirty.iter().position(|dirty| *dirty) {
             self.dirty[at] = false;
@@ -521,10 +537,50 @@ impl Engine {
         }
     }
 
-    fn cancel(&mut self, id: MessageId, now: Now, effects: &mut Vec<Effect>) -> Cancelled {
+    /// Takes back deliveries that a backend has found in the store; the flush that
+    /// put them there may not have been told yet.
+    fn cancel_part(
+        &mut self,
+        token: Token,
+        id: MessageId,
+        part: Vec<u16>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let accepting = |(_, then): &(u64, AfterFlush)| match then {
+            AfterFlush::Accept(_, body) => body.message().id == id,
+            AfterFlush::Call(_)
+            | AfterFlush::Forget(..)
+            | AfterFlush::Kept(_)
+            | AfterFlush::Cancelled(..)
+            | AfterFlush::Inquire(..)
+            | AfterFlush::Operated(_)
+            | AfterFlush::Look(_)
+            | AfterFlush::Received(..)
+            | AfterFlush::Replayed(..) => false,
+        };
+        if self.deliveries.find(id).is_none() && self.unflushed.iter().any(accepting) {
+            self.early.push((token, id, part));
+            return;
+        }
+        let cancelled = self.cancel(id, Some(&part), now, effects);
+        self.tell_cancelled(token, cancelled, effects);
+    }
+
+    /// `part`: these deliveries of it alone.
+    fn cancel(
+        &mut self,
+        id: MessageId,
+        part: Option<&[u16]>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Cancelled {
         let mut cancelled = Cancelled::default();
         let Some(message) = self.deliveries.find(id) else { return cancelled };
         for at in self.deliveries.of_message(message) {
+            if part.is_some_and(|part| !part.contains(&self.deliveries.stubs[at].n)) {
+                continue;
+            }
             match self.deliveries.stubs[at].place {
                 Place::Settled | Place::Free => {}
                 Place::Flight => {
@@ -566,7 +622,9 @@ impl Engine {
                     self.oldest_accept = (self.accepting > 0).then_some(now);
                     effects.push(Effect::Accepted(token));
                     self.load(&body, now, effects);
+                    self.cancel_early(body.message().id, now, effects);
                 }
+                AfterFlush::Kept(token) => effects.push(Effect::Accepted(token)),
                 AfterFlush::Call(attempt) => self.call(attempt, now, effects),
                 AfterFlush::Forget(at, fact) => self.forget(at, *fact, effects),
                 AfterFlush::Cancelled(token, cancelled) => {
@@ -581,6 +639,14 @@ impl Engine {
                 }
                 AfterFlush::Replayed(token, id) => self.replayed(token, id, now, effects),
             }
+        }
+    }
+
+    fn cancel_early(&mut self, id: MessageId, now: Now, effects: &mut Vec<Effect>) {
+        while let Some(at) = self.early.iter().position(|(_, early, _)| *early == id) {
+            let (token, _, part) = self.early.swap_remove(at);
+            let cancelled = self.cancel(id, Some(&part), now, effects);
+            self.tell_cancelled(token, cancelled, effects);
         }
     }
 
@@ -606,6 +672,7 @@ impl Engine {
         !self.draining
             && !taken_back
             && paused.is_none()
+            && !self.flies_to_gone(flight, now)
             && now.utc < self.deliveries.dispatch_until(flight.stub)
             && self.board.holds(&flight.permit, &flight.candidate.keys, now.instant)
     }

@@ -248,6 +248,10 @@ impl Engine {
         if paused.is_some() {
             return Began::Closed;
         }
+        if self.is_gone(&body, candidate.provider, address, now) {
+            self.leave_gone(at, &candidate, now, effects);
+            return Began::Aside;
+        }
         match self.others_in_flight(at) {
             Some(Age::Older | Age::Same) => {
                 self.take_out(at);

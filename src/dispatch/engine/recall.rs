@@ -182,7 +182,7 @@ impl Engine {
         let known = progress.clone();
         let revived = revived(known.unwrap_or_else(|| Progress::queued(now.utc)), now);
         let track = Some(Box::new(Track::new(revived)));
-        let at = self.add(entry, id.n(), body, recipient, track, now);
+        let at = self.add(entry, id.n(), body, recipient, track, now, effects);
         self.deliveries.note_replay(at, true);
         self.write_progress(at, now, effects);
         // Not called before it is known on disk that it may be.

@@ -82,7 +82,8 @@ impl Engine {
         let recipient = &body.message().recipients[usize::from(self.deliveries.stubs[at].n)];
         let track = self.deliveries.stubs[at].track.as_ref();
         let excluded = track.map_or_else(Vec::new, |track| track.progress.excluded.clone());
-        let shape = self.shape(&body.message().route, recipient, &excluded, now);
+        let gone = self.known_gone(&body.message().client, recipient, now);
+        let shape = self.shape(&body.message().route, recipient, &excluded, &gone, now);
         self.deliveries.stubs[at].shape = self.lanes.join(shape);
         self.lanes.leave(old);
     }

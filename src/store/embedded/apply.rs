@@ -19,6 +19,7 @@ use super::tables::{
     self, DEAD, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, NOTES, OPEN, Rows, SET_ASIDE, last_of,
     message_of,
 };
+use super::users;
 use crate::model::State;
 use crate::store::record;
 
@@ -68,6 +69,7 @@ pub(super) fn apply(
     write_events(txn, batch, drained_upto, &mut applied)?;
     write_actions(txn, batch)?;
     write_buried(txn, batch, &mut applied)?;
+    users::apply(txn, batch, drained_upto, &mut applied)?;
     write_aside(txn, batch, drained_upto, &mut applied)?;
     Ok(applied)
 }

@@ -18,6 +18,8 @@ use crate::clock::Utc;
 use crate::model::{Body, DeliveryEvent, DeliveryId, EventId, Progress, State};
 use crate::store::{Action, Intent, Record, Write, record};
 
+use super::users::{self, Change};
+
 /// Records in a commit, unless one batch alone has more: at this size a commit
 /// takes about 10 ms and larger ones save nothing (docs/semantics.md, "What is stored").
 pub(super) const MAX_ROWS: usize = 4096;
@@ -76,6 +78,8 @@ pub(super) struct Batch {
     pub(super) open: Vec<(u128, bool)>,
     /// Intents; `None` ends one.
     pub(super) intents: Vec<(u128, Option<Span>)>,
+    /// What changes about users and gone addresses, in order.
+    pub(super) changes: Vec<Change>,
     /// Notes, in order.
     pub(super) notes: Vec<(String, Option<Vec<u8>>)>,
     /// Idempotency keys of the messages, in order.
@@ -161,6 +165,7 @@ impl Batch {
         self.outs.clear();
         self.open.clear();
         self.intents.clear();
+        self.changes.clear();
         self.notes.clear();
         self.keys.clear();
         self.events.clear();
@@ -179,6 +184,17 @@ impl Batch {
             Record::Progress(delivery, progress) => self.progress(delivery, &progress),
             Record::Settled(message) => self.open.push((message.as_u128(), false)),
             Record::Event(client, event) => self.events.push((client, *event)),
+            Record::Device(user, name, device) => {
+                let row = device
+                    .map(|device| self.encoded(|buffer| record::encode_device(&device, buffer)));
+                self.changes.push(Change::Device(users::key(&user, name.as_bytes()), row));
+            }
+            Record::Gone(gone) => {
+                let row = self.encoded(|buffer| record::encode_gone(&gone, buffer));
+                self.changes.push(Change::Gone(gone, row));
+            }
+            Record::Healed(key) => self.changes.push(Change::Healed(key)),
+            Record::Erase(user, messages) => self.changes.push(Change::Erase(user, messages)),
             Record::Note(name, value) => self.notes.push((name, value)),
         }
     }
@@ -199,6 +215,7 @@ impl Batch {
         let row = self.encoded(|buffer| record::encode_message(message, buffer));
         self.messages.push((id, row));
         self.open.push((id, true));
+        self.changes.extend(users::holds(message).map(Change::Holds));
         self.keys.extend(message.idempotency.map(|known| (known.key, id)));
     }
 

@@ -28,6 +28,7 @@ mod outbox;
 mod read;
 mod retention;
 mod tables;
+mod users;
 #[cfg(test)]
 mod tests;
 
@@ -45,11 +46,11 @@ use self::batch::{Damaged, Work};
 use self::disk::Signs;
 use self::keys::{Found, Keys};
 use super::{
-    Actions, DeadFilter, DeadLetters, Figures, Flushed, Health, OutboxEvent, Record, Recovered,
-    Store, StoreError, Write,
+    Actions, DeadFilter, DeadLetters, Figures, Flushed, Health, Held, OutboxEvent, Record,
+    Recovered, Store, StoreError, Write,
 };
-use crate::clock::Now;
-use crate::model::{DeliveryId, EventId, Message, MessageId, Progress};
+use crate::clock::{Now, Utc};
+use crate::model::{DeliveryId, Device, EventId, Gone, Message, MessageId, Progress, User};
 
 pub use open::{OpenError, open};
 
@@ -213,6 +214,43 @@ impl Store for Embedded {
                 None => return Ok(()),
             }
         }
+    }
+
+    fn newest(
+        &self,
+        before: Option<MessageId>,
+        each: &mut dyn FnMut(Message, usize) -> bool,
+    ) -> Result<(), StoreError> {
+        let before = before.map_or(u128::MAX, MessageId::as_u128);
+        let mut damaged = Vec::new();
+        let read = |txn: &_| read::newest(txn, before, each, &mut damaged);
+        let result = self.shared.read(read);
+        self.shared.set_aside(damaged);
+        result
+    }
+
+    fn devices(&self, user: &User) -> Result<Vec<Device>, StoreError> {
+        self.shared.read(|txn| users::devices(txn, user))?
+    }
+
+    fn held(&self, user: &User, most: usize) -> Result<Held, StoreError> {
+        self.shared.read(|txn| users::held(txn, user, most))
+    }
+
+    fn gone(
+        &self,
+        after: (Utc, u128),
+        each: &mut dyn FnMut(Gone) -> bool,
+    ) -> Result<(), StoreError> {
+        self.shared.read(|txn| users::gone(txn, (after.0.ms(), after.1), each))
+    }
+
+    fn gone_at(&self, key: u128) -> Result<Option<Utc>, StoreError> {
+        self.shared.read(|txn| users::gone_at(txn, key))
+    }
+
+    fn dead_of(&self, message: MessageId) -> Result<Vec<u16>, StoreError> {
+        self.shared.read(|txn| users::dead_of(txn, message))
     }
 
     fn server_key(&self) -> [u8; 32] {

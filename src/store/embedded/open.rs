@@ -23,8 +23,8 @@ use super::disk::{Disk, private};
 use super::keys::{self, Keys};
 use super::retention::Retention;
 use super::tables::{
-    self, ACTIONS, DEAD, EVENTS, FILTERS, Hour, INTENTS, KEPT_MESSAGES, KEPT_OUT, META, NOTES,
-    OPEN, SET_ASIDE, meta,
+    self, ACTIONS, DEAD, DEVICES, EVENTS, FILTERS, GONE, GONE_KEYS, HELD, Hour, INTENTS,
+    KEPT_MESSAGES, KEPT_OUT, META, NOTES, OPEN, SET_ASIDE, meta,
 };
 use super::{Clock, Embedded, Fault, Inbox, OnFlushed, Shared};
 use crate::clock::Utc;
@@ -359,6 +359,10 @@ fn make_tables(txn: &WriteTransaction) -> Result<(), Fault> {
     txn.open_table(KEPT_OUT)?;
     txn.open_table(SET_ASIDE)?;
     txn.open_table(NOTES)?;
+    txn.open_table(DEVICES)?;
+    txn.open_table(HELD)?;
+    txn.open_table(GONE)?;
+    txn.open_table(GONE_KEYS)?;
     txn.open_table(FILTERS)?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! read sees one snapshot. The hour is tried first, for that is where the young
 //! ones are.
 
-use redb::{ReadOnlyTable, ReadTransaction, TableError};
+use redb::{ReadOnlyTable, ReadTransaction, TableError, TableHandle};
 
 use super::Fault;
 use super::aside::lost;
@@ -44,6 +44,38 @@ pub(super) fn progress(
     damaged: &mut Vec<Damaged>,
 ) -> Result<Vec<(u16, Progress)>, Fault> {
     Places::at(txn, tables::hour(id.as_u128()))?.progress(id, damaged)
+}
+
+/// Messages before an id, newest first. Those of hours are younger than those kept.
+pub(super) fn newest(
+    txn: &ReadTransaction,
+    before: u128,
+    each: &mut dyn FnMut(Message, usize) -> bool,
+    damaged: &mut Vec<Damaged>,
+) -> Result<(), Fault> {
+    let mut names = Vec::new();
+    for table in txn.list_tables()? {
+        let name = table.name();
+        names.extend(tables::messages_hour(name).filter(|hour| *hour <= tables::hour(before)));
+    }
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let hours = names.into_iter().map(tables::messages_name);
+    for name in hours.chain([KEPT_MESSAGES.name().to_owned()]) {
+        let Some(table) = existing(txn.open_table(Rows::new(&name)))? else { continue };
+        for row in table.range(..before)?.rev() {
+            let (id, row) = row?;
+            let Some(id) = MessageId::from_u128(id.value()) else { continue };
+            match record::decode_message(id, row.value()) {
+                Ok(message) => {
+                    if !each(message, row.value().len()) {
+                        return Ok(());
+                    }
+                }
+                Err(_) => damaged.push(Damaged::Message(id.as_u128())),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Part of a recovery.

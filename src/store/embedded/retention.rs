@@ -23,6 +23,7 @@ use super::tables::{
     self, DEAD, Hour, KEPT_MESSAGES, KEPT_OUT, META, OPEN, Rows, deliveries_of, first_at, last_of,
     last_of_hour, message_of, meta,
 };
+use super::users;
 use crate::clock::{Utc, millis};
 use crate::store::{Settings, record};
 
@@ -51,6 +52,7 @@ pub(super) struct Retention {
     /// Go on after this dead letter, after this kept message.
     dead: Option<u128>,
     kept: Option<u128>,
+    gone: bool,
 }
 
 /// One step's work.
@@ -62,6 +64,8 @@ pub(super) enum Step {
     Dead(u128),
     /// Look at kept messages after this one.
     Kept(u128),
+    /// Let go of gone addresses that are old.
+    Gone,
 }
 
 /// What a step has done, to be believed when its transaction is flushed.
@@ -83,6 +87,8 @@ pub(super) enum Done {
     Dead(u64, Option<u128>),
     /// Bytes that went from what is kept, and where to go on.
     Kept(u64, Option<u128>),
+    /// Whether there are more gone addresses that are old.
+    Gone(bool),
 }
 
 impl Retention {
@@ -93,8 +99,8 @@ impl Retention {
         kept_bytes: u64,
         drained_upto: u128,
     ) -> Self {
-        let (target, relief, dead, kept) = (0, 0, None, None);
-        Self { settings, hours, kept_bytes, drained_upto, target, relief, dead, kept }
+        let (target, relief, dead, kept, gone) = (0, 0, None, None, false);
+        Self { settings, hours, kept_bytes, drained_upto, target, relief, dead, kept, gone }
     }
 
     /// Messages up to here are kept or gone.
@@ -118,6 +124,7 @@ impl Retention {
             self.relief = before(youngest(now));
         }
         self.dead.get_or_insert(0);
+        self.gone = true;
     }
 
     /// Looks at messages that are kept; once an hour.
@@ -134,7 +141,10 @@ impl Retention {
             let due = tables::first_of_hour(hour) <= target && self.drained_upto < upto;
             due.then_some(Step::Drain(hour, upto))
         });
-        drain.or(self.dead.map(Step::Dead)).or(self.kept.map(Step::Kept))
+        drain
+            .or(self.dead.map(Step::Dead))
+            .or(self.kept.map(Step::Kept))
+            .or(self.gone.then_some(Step::Gone))
     }
 
     /// A step has been flushed.
@@ -158,6 +168,7 @@ impl Retention {
                 self.kept_bytes = self.kept_bytes.saturating_sub(*gone);
                 self.kept = *next;
             }
+            Done::Gone(more) => self.gone = *more,
         }
     }
 
@@ -208,6 +219,7 @@ pub(super) fn step(
         Step::Drain(hour, target) => drain(txn, hour, drained_upto, target),
         Step::Dead(after) => pass_dead(txn, after, now, settings),
         Step::Kept(after) => pass_kept(txn, after, now, settings),
+        Step::Gone => Ok(Done::Gone(users::let_go(txn, now, STEP_DEAD)?)),
     }
 }
 
@@ -225,13 +237,19 @@ fn drain(
         let mut messages = txn.open_table(Rows::new(&messages_name))?;
         let mut out = txn.open_table(Rows::new(&out_name))?;
         let upto = end_of_step(&messages, &out, drained_upto, target)?;
-        for message in outliving(txn, drained_upto, upto)? {
-            moved += keep(txn, message, &messages, &out)?;
+        let outliving = outliving(txn, drained_upto, upto)?;
+        for message in &outliving {
+            moved += keep(txn, *message, &messages, &out)?;
         }
-        messages.retain_in(drained_upto + 1..=upto, |_, row| {
+        let mut named = Vec::new();
+        messages.retain_in(drained_upto + 1..=upto, |id, row| {
             gone += row.len() as u64 + ROW_OVERHEAD;
+            if record::names_users(row) && !outliving.contains(&id) {
+                named.push((id, row.to_vec()));
+            }
             false
         })?;
+        users::unlist(txn, &named)?;
         out.retain_in(drained_upto + 1..=last_of(upto), |_, row| {
             gone += row.len() as u64 + ROW_OVERHEAD;
             false
@@ -352,7 +370,12 @@ fn pass_kept(
         }
     }
     for key in over {
-        gone += messages.remove(key)?.map_or(0, |row| row.value().len() as u64 + ROW_OVERHEAD);
+        if let Some(row) = messages.remove(key)? {
+            gone += row.value().len() as u64 + ROW_OVERHEAD;
+            if record::names_users(row.value()) {
+                users::unlist(txn, &[(key, row.value().to_vec())])?;
+            }
+        }
         out.retain_in(deliveries_of(key), |_, row| {
             gone += row.len() as u64 + ROW_OVERHEAD;
             false

@@ -37,6 +37,18 @@ pub(super) const KEPT_MESSAGES: Rows<'_> = Rows::new("kept/messages");
 /// The records of their deliveries.
 pub(super) const KEPT_OUT: Rows<'_> = Rows::new("kept/out");
 
+/// Devices by client, user and name ([`users`](super::users)).
+pub(super) const DEVICES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("devices");
+
+/// By client and user: the messages and gone addresses that name the user.
+pub(super) const HELD: TableDefinition<'_, &[u8], ()> = TableDefinition::new("held");
+
+/// Gone addresses by the moment (unix ms) and the key.
+pub(super) const GONE: TableDefinition<'_, (u64, u128), &[u8]> = TableDefinition::new("gone");
+
+/// The moment of each, by the key.
+pub(super) const GONE_KEYS: TableDefinition<'_, u128, u64> = TableDefinition::new("gone/keys");
+
 /// Records that cannot be decoded, by what they were ([`aside`]) and id.
 pub(super) const SET_ASIDE: TableDefinition<'_, (u8, u128), &[u8]> =
     TableDefinition::new("set_aside");
@@ -150,6 +162,11 @@ pub(super) fn run_name(number: u64) -> String {
 /// The hour that a table of this name belongs to.
 pub(super) fn hour_of_name(name: &str) -> Option<Hour> {
     name.strip_prefix(MESSAGES).or_else(|| name.strip_prefix(OUT))?.parse().ok()
+}
+
+/// The hour of a table of messages.
+pub(super) fn messages_hour(name: &str) -> Option<Hour> {
+    name.strip_prefix(MESSAGES)?.parse().ok()
 }
 
 /// The number of the run that a table of this name is.

@@ -6,6 +6,7 @@
 mod aside;
 mod faults;
 mod retention;
+mod users;
 mod world;
 
 use std::fs;

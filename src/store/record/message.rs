@@ -38,6 +38,36 @@ pub(super) struct StoredMessage<'a> {
     recipients: Vec<StoredRecipient<'a>>,
 }
 
+/// Which recipients are devices of which user: stands behind a message that names
+/// a user, so that all others are as they were.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Users<'a>(#[serde(borrow)] Vec<(u16, &'a str)>);
+
+impl<'a> Users<'a> {
+    /// `None`: it names no user, found or not.
+    pub(super) fn of(message: &'a Message) -> Option<Self> {
+        if message.unresolved.is_empty()
+            && message.recipients.iter().all(|recipient| recipient.user.is_none())
+        {
+            return None;
+        }
+        let user = |(n, recipient): (usize, &'a Recipient)| {
+            // At most MAX_DELIVERIES.
+            recipient.user.as_deref().map(|user| (n as u16, user))
+        };
+        Some(Self(message.recipients.iter().enumerate().filter_map(user).collect()))
+    }
+
+    /// Puts them back.
+    pub(super) fn mark(&self, message: &mut Message) {
+        for (n, user) in &self.0 {
+            if let Some(recipient) = message.recipients.get_mut(usize::from(*n)) {
+                recipient.user = Some((*user).to_owned());
+            }
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct StoredNotification<'a> {
     title: Option<&'a str>,
@@ -61,7 +91,7 @@ struct StoredRecipient<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredAddress<'a> {
+pub(super) struct StoredAddress<'a> {
     kind: &'a str,
     #[serde(borrow)]
     values: SmallVec<[(&'a str, &'a str); 2]>,
@@ -199,7 +229,8 @@ impl StoredNotification<'_> {
 
 impl<'a> From<&'a Recipient> for StoredRecipient<'a> {
     fn from(recipient: &'a Recipient) -> Self {
-        let Recipient { reference, region, addresses, no_route } = recipient;
+        // The user is in a list of its own, see `Users`.
+        let Recipient { reference, user: _, region, addresses, no_route } = recipient;
         Self {
             reference: reference.as_deref(),
             region: region.as_deref(),
@@ -213,6 +244,7 @@ impl StoredRecipient<'_> {
     fn into_recipient(self) -> Result<Recipient, Undecodable> {
         Ok(Recipient {
             reference: self.reference.map(str::to_owned),
+            user: None,
             region: self.region.map(str::to_owned),
             addresses: self
                 .addresses
@@ -236,7 +268,7 @@ impl<'a> From<&'a Address> for StoredAddress<'a> {
 }
 
 impl StoredAddress<'_> {
-    fn to_address(&self) -> Result<Address, Undecodable> {
+    pub(super) fn to_address(&self) -> Result<Address, Undecodable> {
         let kind = registry::kind(self.kind)
             .ok_or_else(|| Undecodable(format!("address kind {:?} is not known", self.kind)))?;
         Address::new(kind, &self.values, self.provider, self.registered_at).map_err(|errors| {

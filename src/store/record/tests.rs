@@ -66,10 +66,19 @@ proptest! {
 fn the_bytes_of_each_record_are_as_they_have_always_been() {
     let id = IdGenerator::default().next(Utc::from_ms(0), &mut StdRng::seed_from_u64(1));
     let mut bytes = Vec::new();
-    let message = sample_message(id);
+    let mut message = sample_message(id);
     encode_message(&message, &mut bytes);
-    assert_eq!(hex(&bytes), MESSAGE);
+    assert_eq!(hex(&bytes), format!("02{MESSAGE}010003657665"));
     assert_eq!(format!("{:?}", decode_message(id, &bytes).unwrap()), format!("{message:?}"));
+    // One that names no user stands without the last part.
+    bytes.truncate(bytes.len() - 6);
+    bytes[0] = 1;
+    message.recipients[0].user = None;
+    assert_eq!(format!("{:?}", decode_message(id, &bytes).unwrap()), format!("{message:?}"));
+    message.unresolved.clear();
+    bytes.clear();
+    encode_message(&message, &mut bytes);
+    assert_eq!(bytes[0], 1);
 
     bytes.clear();
     let progress = sample_progress();
@@ -90,7 +99,7 @@ fn the_bytes_of_each_record_are_as_they_have_always_been() {
     assert_eq!(decode_intent(&bytes).unwrap(), intent);
 }
 
-const MESSAGE: &str = "0180dddb010107070707070707070707070707070707080808080808080808080808080808080473\
+const MESSAGE: &str = "80dddb010107070707070707070707070707070707080808080808080808080808080808080473\
     686f700764656661756c740180d095ffbc310100010101017401016201016901017501017301ac02\
     010163010168010167010464617461017601016b01096f7665727269646573017601086d65746164\
     617461017601022f700164010203626f620172010105616c696365010265750100";
@@ -142,6 +151,7 @@ fn sample_message(id: MessageId) -> Message {
         },
         recipients: vec![Recipient {
             reference: text("alice"),
+            user: text("eve"),
             region: text("eu"),
             addresses: Vec::new(),
             no_route: true,
@@ -267,14 +277,14 @@ fn any_push() -> impl Strategy<Value = Push> {
 }
 
 fn any_recipient() -> impl Strategy<Value = Recipient> {
-    (option::of(".*"), option::of(".*"), vec(any_address(), 0..3), any::<bool>()).prop_map(
-        |(reference, region, addresses, no_route)| Recipient {
+    (option::of(".*"), option::of(".*"), option::of(".*"), vec(any_address(), 0..3), any::<bool>())
+        .prop_map(|(reference, user, region, addresses, no_route)| Recipient {
             reference,
+            user,
             region,
             addresses,
             no_route,
-        },
-    )
+        })
 }
 
 /// Of the kinds that have simple tokens; what they do not know they leave out.

@@ -177,6 +177,7 @@ pub(super) fn message(world: &World, recipients: usize) -> Message {
     let address = Address::new(kind, &values, None, None).unwrap();
     let recipient = Recipient {
         reference: Some("r".to_owned()),
+        user: None,
         region: None,
         addresses: vec![address],
         no_route: false,
