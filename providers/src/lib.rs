@@ -37,6 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
 use uuid::Uuid;
@@ -59,10 +60,14 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Whether this account can reach the address: its app or project matches.
     /// The kind has been compared already.
-    fn serves(&self, address: &Address) -> bool;
+    fn serves(&self, _address: &Address) -> bool {
+        true
+    }
 
     /// The parts of an address that health is kept for; empty: the provider alone.
-    fn parts(&self, address: &Address) -> Parts;
+    fn parts(&self, _address: &Address) -> Parts {
+        Parts::new()
+    }
 
     /// Builds the vendor's payload. Pure; done once for a message, shared by its recipients.
     ///
@@ -87,7 +92,9 @@ pub trait Provider: Send + Sync + 'static {
     /// refused call carried ([`Answer::credential`]): when the present one is
     /// newer, nothing is renewed and the answer is `true` at once. `false` where
     /// the credential is too young or cannot be renewed.
-    fn refresh(&self, used: u64) -> BoxFuture<'_, bool>;
+    fn refresh(&self, _used: u64) -> BoxFuture<'_, bool> {
+        std::future::ready(false).boxed()
+    }
 
     /// The cheapest call that shows the vendor reachable and, where it can, the
     /// credential good. Never visible to a user.
@@ -103,7 +110,9 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// Ends its connections after the calls in flight have been answered.
-    fn close(&self) -> BoxFuture<'_, ()>;
+    fn close(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }
 
 /// What a kind of provider declares about itself.
@@ -233,6 +242,21 @@ pub struct Invalid {
     pub pointer: String,
     /// What is wrong and what to do, without the content itself.
     pub detail: String,
+}
+
+/// What a call comes to that is known to be wrong before it is made.
+impl From<&Invalid> for Answer {
+    fn from(invalid: &Invalid) -> Self {
+        Self::new(Outcome::MessageInvalid)
+            .code(invalid.code)
+            .detail(&invalid.to_string())
+            .processed(Processed::No)
+    }
+}
+
+/// A key as it stands in a JSON pointer (RFC 6901 section 3).
+pub fn pointer_token(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 impl Invalid {

@@ -88,6 +88,11 @@ impl Part {
         Self::Named(format!("origin:{origin}").into())
     }
 
+    /// Whether it is the origin of an address that brings its own URL.
+    pub fn is_origin(&self) -> bool {
+        self.text().starts_with("origin:")
+    }
+
     /// The text used in API and logs.
     pub fn text(&self) -> &str {
         match self {

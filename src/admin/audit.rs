@@ -9,8 +9,8 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{AdminState, PageQuery, Shared, blocking};
-use crate::api::{Caller, Code, Page, Parameters, Problem};
+use super::{AdminState, PageQuery, Shared};
+use crate::api::{Caller, Code, Page, Parameters, Problem, bad_cursor, blocking};
 use crate::store::{Action, Write};
 
 pub(super) async fn list(
@@ -23,7 +23,7 @@ pub(super) async fn list(
     let before = match query.cursor.as_deref().map(str::parse) {
         None => None,
         Some(Ok(number)) => Some(number),
-        Some(Err(_)) => return Err(super::bad_cursor()),
+        Some(Err(_)) => return Err(bad_cursor()),
     };
     let store = state.store.clone();
     let found = blocking(move || store.actions(before, limit)).await??;

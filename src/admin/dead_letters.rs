@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::form::{self, Form};
-use super::{AdminState, Shared, audit, blocking};
-use crate::api::{Code, Page, Parameters, Problem, Segment, attempts};
+use super::{AdminState, Shared, audit};
+use crate::api::{Code, Page, Parameters, Problem, Segment, attempts, bad_cursor, blocking};
 use crate::dispatch::Replayed;
 use crate::intake::time;
 use crate::model::{DeliveryId, Reason};
@@ -69,7 +69,7 @@ pub(super) async fn list(
     let before = match query.cursor.as_deref().map(str::parse::<DeliveryId>) {
         None => None,
         Some(Ok(id)) => Some(id),
-        Some(Err(())) => return Err(super::bad_cursor()),
+        Some(Err(())) => return Err(bad_cursor()),
     };
     let store = state.store.clone();
     let found = blocking(move || store.dead_letters(&filter, before, limit)).await??;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 
+use pushyard_providers::pointer_token;
+
 use super::AdminState;
 use crate::api::{Media, Problem, body, media};
 use crate::clock::Utc;
@@ -43,7 +45,7 @@ impl<'a> Form<'a> {
                     .collect();
                 for key in unknown {
                     let detail = format!("unknown field; known are {}", keys.join(", "));
-                    form.fault(&format!("/{}", escaped(&key)), detail, "unknown_field");
+                    form.fault(&format!("/{}", pointer_token(&key)), detail, "unknown_field");
                 }
             }
             other => {
@@ -121,9 +123,4 @@ impl<'a> Form<'a> {
     pub(super) fn finish(self) -> Result<(), Problem> {
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
     }
-}
-
-/// A key in a JSON pointer (RFC 6901, section 3).
-pub(super) fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::form::{self, Form};
 use super::{Shared, audit};
 use crate::api::Problem;
+use crate::intake::Fault;
 use crate::telemetry::{HubEvent, set_filter};
 
 pub(super) async fn put(
@@ -23,12 +24,14 @@ pub(super) async fn put(
     if form.get("filter").is_none() {
         form.fault("/filter", "is required, as in \"pushyard=debug\"", "required");
     }
+    form.finish()?;
+    // Only now: a call with any fault changes nothing.
     if let Some(filter) = &filter
         && let Err(detail) = set_filter(filter)
     {
-        form.fault("/filter", detail, "invalid_value");
+        let (pointer, code) = ("/filter".to_owned(), "invalid_value");
+        return Err(Problem::invalid(vec![Fault { pointer, detail, code }]));
     }
-    form.finish()?;
     audit::record(&state, &caller, "set log".to_owned(), filter.clone()).await?;
     state.telemetry.operator(HubEvent {
         name: "operator",

@@ -31,7 +31,7 @@ use crate::api::{
     unknown_method, unknown_path,
 };
 use crate::clock::Clock;
-use crate::dispatch::{Dispatcher, Limits, Snapshot};
+use crate::dispatch::{Dispatcher, Limits, Snapshot, Wish};
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -86,6 +86,11 @@ pub struct AdminState {
 
 /// All routes of the admin listener.
 pub fn router(state: AdminState) -> Router {
+    let wish = |wish| post(move |s, h, id, body| operate::provider(s, h, id, body, wish));
+    let pause_route =
+        |paused| post(move |s, h, name, body| operate::route_pause(s, h, name, body, paused));
+    let pause_client =
+        |paused| post(move |s, h, name, body| operate::client_pause(s, h, name, body, paused));
     Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
@@ -93,17 +98,17 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/providers", get(providers))
         .route("/admin/v1/providers/{id}", get(provider))
         .route("/admin/v1/routes", get(routes))
-        .route("/admin/v1/providers/{id}/drain", post(operate::drain))
-        .route("/admin/v1/providers/{id}/eject", post(operate::eject))
-        .route("/admin/v1/providers/{id}/resume", post(operate::resume))
-        .route("/admin/v1/routes/{name}/pause", post(operate::pause_route))
-        .route("/admin/v1/routes/{name}/resume", post(operate::resume_route))
+        .route("/admin/v1/providers/{id}/drain", wish(Wish::Drain))
+        .route("/admin/v1/providers/{id}/eject", wish(Wish::Eject))
+        .route("/admin/v1/providers/{id}/resume", wish(Wish::Resume))
+        .route("/admin/v1/routes/{name}/pause", pause_route(true))
+        .route("/admin/v1/routes/{name}/resume", pause_route(false))
         .route(
             "/admin/v1/routes/{name}/override",
             put(operate::put_override).delete(operate::delete_override),
         )
-        .route("/admin/v1/clients/{name}/pause", post(operate::pause_client))
-        .route("/admin/v1/clients/{name}/resume", post(operate::resume_client))
+        .route("/admin/v1/clients/{name}/pause", pause_client(true))
+        .route("/admin/v1/clients/{name}/resume", pause_client(false))
         .route("/admin/v1/config", get(config))
         .route("/admin/v1/reload", post(reload))
         .route("/admin/v1/events", get(events::watch))
@@ -202,17 +207,6 @@ fn invalid_config(errors: &[serde_json::Value]) -> Response {
 async fn config(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
     state.authenticator.admin(&headers)?;
     Ok(axum::Json(&**state.config.load()).into_response())
-}
-
-/// Reads from the store on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(read).await.map_err(|_| Problem::internal())
-}
-
-fn bad_cursor() -> Problem {
-    Problem::parameter("cursor", "must be what `next` of the page before says")
 }
 
 /// `?limit=&cursor=`.

@@ -9,8 +9,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use pushyard_providers::pointer_token;
 
-use super::form::{self, Form, escaped};
+use super::form::{self, Form};
 use super::{AdminState, Shared, audit, view};
 use crate::api::{Caller, Problem, Segment};
 use crate::clock::Utc;
@@ -23,34 +24,7 @@ use crate::telemetry::HubEvent;
 const SEEN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-pub(super) async fn drain(
-    state: Shared,
-    headers: HeaderMap,
-    id: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    provider(state, headers, id, body, Wish::Drain).await
-}
-
-pub(super) async fn eject(
-    state: Shared,
-    headers: HeaderMap,
-    id: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    provider(state, headers, id, body, Wish::Eject).await
-}
-
-pub(super) async fn resume(
-    state: Shared,
-    headers: HeaderMap,
-    id: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    provider(state, headers, id, body, Wish::Resume).await
-}
-
-async fn provider(
+pub(super) async fn provider(
     State(state): Shared,
     headers: HeaderMap,
     Segment(id): Segment,
@@ -63,11 +37,7 @@ async fn provider(
     let reason = form.text("reason");
     let until = form.duration("expires_in").map(|time| state.clock.now().utc.plus(time));
     form.finish()?;
-    let verb = match wish {
-        Wish::Drain => "drain",
-        Wish::Eject => "eject",
-        Wish::Resume => "resume",
-    };
+    let verb = wish.verb();
     let id: Arc<str> = id.into();
     let operation = Operation::Provider { id: id.clone(), wish, reason: reason.clone(), until };
     let event = HubEvent { provider: Some(id.clone()), ..operator(verb, reason) };
@@ -78,25 +48,7 @@ async fn provider(
     shown.ok_or_else(|| Problem::not_found("no provider of this id is configured"))
 }
 
-pub(super) async fn pause_route(
-    state: Shared,
-    headers: HeaderMap,
-    name: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    route_pause(state, headers, name, body, true).await
-}
-
-pub(super) async fn resume_route(
-    state: Shared,
-    headers: HeaderMap,
-    name: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    route_pause(state, headers, name, body, false).await
-}
-
-async fn route_pause(
+pub(super) async fn route_pause(
     State(state): Shared,
     headers: HeaderMap,
     Segment(name): Segment,
@@ -113,25 +65,7 @@ async fn route_pause(
     shown_route(&state, &route)
 }
 
-pub(super) async fn pause_client(
-    state: Shared,
-    headers: HeaderMap,
-    name: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    client_pause(state, headers, name, body, true).await
-}
-
-pub(super) async fn resume_client(
-    state: Shared,
-    headers: HeaderMap,
-    name: Segment,
-    body: Body,
-) -> Result<Response, Problem> {
-    client_pause(state, headers, name, body, false).await
-}
-
-async fn client_pause(
+pub(super) async fn client_pause(
     State(state): Shared,
     headers: HeaderMap,
     Segment(name): Segment,
@@ -347,7 +281,7 @@ fn weights(node: &Node<'_>, members: &[Vec<String>], form: &mut Form<'_>) -> BTr
     };
     let mut weights = BTreeMap::new();
     for (id, value) in pairs {
-        let pointer = format!("/weights/{}", escaped(id));
+        let pointer = format!("/weights/{}", pointer_token(id));
         let number = match value {
             Node::Integer(number) => Some(*number as f64),
             Node::Number(number) => Some(*number),

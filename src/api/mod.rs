@@ -36,10 +36,11 @@ use utoipa_axum::routes;
 pub use auth::{Authenticator, Caller};
 pub use client::{Client, KeyHash};
 pub use layers::{Admit, HEADROOM, HeaderLimit, Observe, RequestId};
-pub use page::Page;
+pub use page::{Page, bad_cursor};
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
 pub use read::{Media, Parameters, Segment, body, media};
 pub use receipts::receive;
+pub use submit::blocking;
 pub use view::attempts;
 
 use crate::clock::Clock;

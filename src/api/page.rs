@@ -71,7 +71,7 @@ pub(super) fn parse_limit(limit: Option<&str>) -> Result<usize, Problem> {
 }
 
 /// 422 for a cursor that is none of ours.
-pub(super) fn bad_cursor() -> Problem {
+pub fn bad_cursor() -> Problem {
     Problem::parameter("cursor", "must be what `next` of the page before says")
 }
 

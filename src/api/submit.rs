@@ -229,7 +229,10 @@ async fn until_found(store: Arc<dyn Store>, idempotency: Idempotency) {
 }
 
 /// Reads from the store on a thread that may wait for the disk.
-pub(super) async fn blocking<T: Send + 'static>(
+///
+/// # Errors
+/// 500: the read itself failed by a fault of ours.
+pub async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(read).await.map_err(|_| Problem::internal())

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pushyard_providers::http::is_loopback;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -238,13 +239,6 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let address = host.parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The innermost cause: what the system said.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pushyard_providers::http::is_loopback;
 use pushyard_providers::http::tls;
 use pushyard_providers::registry::Context;
 use pushyard_providers::settings::{SettingError, Value, Values};
@@ -260,12 +261,6 @@ fn check_endpoint(text: &str, plain: PlainHttp) -> Result<Url, String> {
                                       only, or anywhere with insecure_http = true"
             .into()),
     }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// `Err`: it is wrong, which has been reported.

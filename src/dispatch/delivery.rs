@@ -102,7 +102,7 @@ fn verdict(answer: &Answer, situation: &Situation) -> Verdict {
         }),
         Outcome::Unavailable => Verdict::Next(Tried::NextRound(answer.retry_after)),
         // One refusal by an origin leaves its key in: only this candidate rests.
-        Outcome::AuthFailed if answer.part.text().starts_with("origin:") => {
+        Outcome::AuthFailed if answer.part.is_origin() => {
             Verdict::Next(Tried::Rest(MISCONFIGURED_REST))
         }
         Outcome::AuthFailed => Verdict::Next(Tried::WhenUsable),

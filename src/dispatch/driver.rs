@@ -132,6 +132,8 @@ pub struct Driver {
     store_health: Health,
     memos: Vec<Option<String>>,
     catalog: Arc<Catalog>,
+    /// Of the configuration that the engine is about to go over to.
+    next_stacks: Option<Vec<ProviderStack>>,
 }
 
 impl Driver {
@@ -153,6 +155,7 @@ impl Driver {
             store_health: Health::Writable,
             memos,
             catalog,
+            next_stacks: None,
         }
     }
 
@@ -267,6 +270,10 @@ impl Driver {
             Effect::Operated(token, done) => self.answer(token, Told::Operated(done)),
             Effect::Catalog(catalog) => {
                 self.memos.resize(catalog.providers.len(), None);
+                // Not before: calls ordered until here are encoded by the old providers.
+                if let Some(stacks) = self.next_stacks.take() {
+                    self.parts.stacks = stacks;
+                }
                 self.catalog = catalog.clone();
                 self.parts.catalog.store(catalog);
             }
@@ -312,7 +319,7 @@ impl Driver {
             Command::Reconfigure(reconfigure, reply) => {
                 let token = self.token(Reply::Operate(reply));
                 let Reconfigure { reconfigured, stacks } = *reconfigure;
-                self.parts.stacks = stacks;
+                self.next_stacks = Some(stacks);
                 events.push(Event::Reconfigured(token, Box::new(reconfigured)));
             }
             Command::CancelPart(id, deliveries, reply) => {

@@ -53,6 +53,17 @@ pub enum Wish {
     Resume,
 }
 
+impl Wish {
+    /// What the operator does.
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Eject => "eject",
+            Self::Resume => "resume",
+        }
+    }
+}
+
 /// Why an order was not taken. Nothing is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {

@@ -10,6 +10,8 @@ use http::{Method, Request, header};
 use pushyard_providers::Secret;
 use pushyard_providers::auth::standard_webhooks::Signer;
 use pushyard_providers::http::client::{Client, ClientSettings};
+use pushyard_providers::http::is_loopback;
+use pushyard_providers::http::retry_after::retry_after;
 use reqwest::Url;
 
 use crate::clock::Utc;
@@ -77,13 +79,6 @@ impl fmt::Debug for Target {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let address = host.parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// Posts to one target.
 #[derive(Debug)]
 pub(super) struct Poster {
@@ -137,8 +132,7 @@ impl Poster {
         if answered.status.is_success() {
             return Ok(());
         }
-        let after = answered.headers.get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
-        let retry_after = after.and_then(|after| after.parse().ok()).map(Duration::from_secs);
+        let retry_after = retry_after(&answered.headers, now.ms() / 1000);
         Err(NotTaken { detail: format!("status {}", answered.status.as_u16()), retry_after })
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use pushyard_providers::pointer_token;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -53,13 +54,7 @@ impl At<'_> {
             At::Key(above, key) => {
                 above.write(pointer);
                 pointer.push('/');
-                for c in key.chars() {
-                    match c {
-                        '~' => pointer.push_str("~0"),
-                        '/' => pointer.push_str("~1"),
-                        c => pointer.push(c),
-                    }
-                }
+                pointer.push_str(&pointer_token(key));
             }
             At::Item(above, index) => {
                 above.write(pointer);

@@ -11,6 +11,7 @@ use pushyard_providers::stream::{Hub, Tokens};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::reload::{Present, Reloader};
@@ -20,7 +21,7 @@ use crate::api::{self, ApiState, Authenticator};
 use crate::clock::{Clock, Now};
 use crate::config::{self, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
-use crate::feedback::{self, OutboxParts, Receipts};
+use crate::feedback::{self, OperatorTarget, OutboxParts, Receipts, Subscriber};
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
 use crate::stack::{Meter, ProviderStack, stack};
 use crate::store::{self, Start, Store, embedded};
@@ -98,15 +99,9 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let flushed = Arc::new(FlushMark::default());
     let (store, found) = open(&settings, &clock, &flushed).await?;
     clock.not_before(found.last_seen);
-    let stream = match settings.stream.listen {
-        Some(address) => Some(listen("stream", address).await?),
-        None => None,
-    };
-    let hub = match &stream {
-        Some(_) => Some(open_hub(&settings, &clock).await?),
-        None => None,
-    };
-    let tokens = hub.as_ref().map(|_| Arc::new(tokens(&settings, &*store)));
+    let stream = open_stream(&settings, &clock, &*store).await?;
+    let hub = stream.as_ref().map(|stream| stream.hub.clone());
+    let tokens = stream.as_ref().map(|stream| stream.tokens.clone());
     let catalog = Arc::new(catalog(&settings, &found, hub.as_ref()));
     let telemetry = Arc::new(Telemetry::new(clock.clone()));
     let engine = Engine::new(
@@ -168,27 +163,21 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         closed: stops.intake.clone(),
         telemetry: telemetry.clone(),
     };
-    let http = feedback::http_client().map_err(StartError::TrustRoots)?;
     let stop = &stops.listeners;
     let mut listeners = JoinSet::new();
     let outbox = OutboxParts {
         store: store.clone(),
-        http: http.clone(),
+        http: feedback::http_client().map_err(StartError::TrustRoots)?,
         telemetry: telemetry.clone(),
         clock: clock.clone(),
         arrived: flushed.events(),
     };
-    listeners.spawn(feedback::tell_clients(outbox, subscribed, stop.clone()));
-    if let Some(operators) = settings.operators.clone() {
-        let (telemetry, clock) = (telemetry.clone(), clock.clone());
-        let telling = feedback::tell_operators(operators, http, telemetry, clock, stop.clone());
-        listeners.spawn(telling);
-    }
-    let stream_at = stream.as_ref().map(local);
-    if let (Some(devices), Some(hub)) = (stream, hub.clone()) {
+    tell(&mut listeners, outbox, subscribed, settings.operators.clone(), stop);
+    let stream_at = stream.as_ref().map(|stream| local(&stream.listener));
+    if let Some(Stream { listener: devices, hub, tokens }) = stream {
         let state = StreamState {
             hub,
-            tokens: tokens.filter(|_| !settings.stream.is_open()),
+            tokens: Some(tokens).filter(|_| !settings.stream.is_open()),
             keepalive: settings.stream.keepalive,
             receipts,
             dispatcher: dispatcher.clone(),
@@ -280,6 +269,40 @@ async fn open(
         warn!(records = found.set_aside, "records that cannot be decoded were set aside");
     }
     Ok((store, found))
+}
+
+/// What the devices' listener works with.
+struct Stream {
+    listener: TcpListener,
+    hub: Arc<Hub>,
+    tokens: Arc<Tokens>,
+}
+
+/// Opens the devices' listener and what it tells, where one is configured.
+async fn open_stream(
+    settings: &Settings,
+    clock: &Arc<Clock>,
+    store: &dyn Store,
+) -> Result<Option<Stream>, StartError> {
+    let Some(address) = settings.stream.listen else { return Ok(None) };
+    let listener = listen("stream", address).await?;
+    let hub = open_hub(settings, clock).await?;
+    Ok(Some(Stream { listener, hub, tokens: Arc::new(tokens(settings, store)) }))
+}
+
+/// Tells clients and operators what happens.
+fn tell(
+    tasks: &mut JoinSet<()>,
+    outbox: OutboxParts,
+    subscribed: watch::Receiver<Vec<Subscriber>>,
+    operators: Option<OperatorTarget>,
+    stop: &CancellationToken,
+) {
+    if let Some(operators) = operators {
+        let OutboxParts { http, telemetry, clock, .. } = outbox.clone();
+        tasks.spawn(feedback::tell_operators(operators, http, telemetry, clock, stop.clone()));
+    }
+    tasks.spawn(feedback::tell_clients(outbox, subscribed, stop.clone()));
 }
 
 /// The hub with its backlog, in the store's directory.

@@ -23,7 +23,6 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use crate::http::pool::Failure;
 use crate::http::retry_after::{date, retry_after};
 use crate::{Answer, Outcome, Part, Processed};
 
@@ -102,15 +101,6 @@ pub(super) fn classify(reply: Reply<'_>) -> (Answer, Then) {
     }
     let then = if let Mark::Then(then) = row.mark { then } else { Then::Nothing };
     (answer, then)
-}
-
-/// No answer came: what was certainly not processed is a plain no.
-pub(super) fn unanswered(failure: &Failure) -> Answer {
-    let outcome = match failure.processed {
-        Processed::No => Outcome::Unavailable,
-        Processed::Maybe | Processed::Yes => Outcome::Ambiguous,
-    };
-    Answer::new(outcome).code(failure.code).detail(&failure.detail).processed(failure.processed)
 }
 
 /// A row of the table.

@@ -221,7 +221,7 @@ impl Apns {
                 self.note(&answer);
                 answer
             }
-            Err(failure) => answer::unanswered(&failure),
+            Err(failure) => Answer::from(&failure),
         };
         answer.credential = generation;
         answer
@@ -290,10 +290,7 @@ impl Provider for Apns {
         async move {
             match self.request(call) {
                 Ok(request) => self.post(request, call).await,
-                Err(invalid) => Answer::new(Outcome::MessageInvalid)
-                    .code(invalid.code)
-                    .detail(&invalid.to_string())
-                    .processed(Processed::No),
+                Err(invalid) => Answer::from(&invalid),
             }
         }
         .boxed()
@@ -311,7 +308,7 @@ impl Provider for Apns {
         async move {
             match self.pool.check().await {
                 Ok(()) => Answer::new(Outcome::Accepted).detail("a connection stands"),
-                Err(failure) => answer::unanswered(&failure),
+                Err(failure) => Answer::from(&failure),
             }
         }
         .boxed()

@@ -29,7 +29,7 @@ use serde_json::{Map, Value};
 
 use crate::push::merge;
 use crate::template::Slot;
-use crate::{Invalid, Notification, Payload, Priority, Push, Template};
+use crate::{Invalid, Notification, Payload, Priority, Push, Template, pointer_token};
 
 pub(super) const COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id");
 pub(super) const EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
@@ -117,7 +117,7 @@ fn body(
         if RESERVED.contains(&key.as_str()) {
             return Err(Invalid::at(
                 "reserved_key",
-                format!("/data/{}", escaped(key)),
+                format!("/data/{}", pointer_token(key)),
                 "this key is taken",
             ));
         }
@@ -317,13 +317,8 @@ fn bad_header(name: &str, fault: &str) -> Invalid {
     // A name of the sender's may be anything: bound it.
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     let separator = if name.is_empty() { "" } else { "/" };
-    let pointer = format!("/overrides/apns/headers{separator}{}", escaped(&name));
+    let pointer = format!("/overrides/apns/headers{separator}{}", pointer_token(&name));
     Invalid::at("override", pointer, fault)
-}
-
-/// A key as a step of a JSON pointer (RFC 6901 section 3).
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

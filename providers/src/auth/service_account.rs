@@ -6,14 +6,13 @@
 //! file of the wrong sort, because Firebase offers three JSON files for download
 //! and only one of them can send.
 
-use std::net::IpAddr;
-
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use url::Url;
 
 use crate::Secret;
+use crate::http::is_loopback;
 use crate::settings::SettingError;
 
 /// The setting that holds the file's text.
@@ -175,15 +174,6 @@ fn token_uri<'a>(text: &'a str, errors: &mut Vec<SettingError>) -> Option<(&'a s
     };
     errors.push(wrong(&format!("field `token_uri` {fault}")));
     None
-}
-
-fn is_loopback(uri: &Url) -> bool {
-    match uri.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
-        Some(url::Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
-        None => false,
-    }
 }
 
 fn wrong(detail: &str) -> SettingError {

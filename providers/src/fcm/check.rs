@@ -8,7 +8,7 @@
 use serde_json::{Map, Value};
 
 use super::payload::{PUSHYARD, ttl};
-use crate::{Invalid, Push};
+use crate::{Invalid, Push, pointer_token};
 
 /// *REST Resource: projects.messages*: exactly one target, and that is the address.
 const TARGETS: [&str; 4] = ["token", "fid", "topic", "condition"];
@@ -105,7 +105,7 @@ fn string_members<'a>(
     };
     match members.iter().find(|(_, value)| !value.is_string()) {
         Some((key, _)) => {
-            let pointer = format!("{pointer}/{}", escaped(key));
+            let pointer = format!("{pointer}/{}", pointer_token(key));
             Err(overridden("not_string", &pointer, "must be a string: FCM takes no other value"))
         }
         None => Ok(members.keys().map(|key| (key.as_str(), pointer)).collect()),
@@ -123,7 +123,7 @@ fn free(key: &str, pointer: &str) -> Result<(), Invalid> {
     let root = if pointer == "/data" { "" } else { "/overrides/fcm" };
     let detail = "is reserved (from, message_type, notification, pushyard, google…, gcm…); \
                   choose another key";
-    Err(at("reserved_key", &format!("{root}{pointer}/{}", escaped(key)), detail))
+    Err(at("reserved_key", &format!("{root}{pointer}/{}", pointer_token(key)), detail))
 }
 
 fn is_label(label: &Value) -> bool {
@@ -179,9 +179,4 @@ fn overridden(code: &'static str, pointer: &str, detail: &str) -> Invalid {
 
 fn at(code: &'static str, pointer: &str, detail: &str) -> Invalid {
     Invalid::at(code, pointer, detail)
-}
-
-/// A key as a step of a JSON pointer (RFC 6901 section 3).
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

@@ -30,7 +30,7 @@ use crate::auth::oauth::{Issuer, TokenSource};
 use crate::auth::service_account::ServiceAccount;
 use crate::clock::Clock;
 use crate::http::client::{Client, ClientSettings};
-use crate::http::pool::{Failure, Pool, PoolSettings};
+use crate::http::pool::{Pool, PoolSettings};
 use crate::http::tls;
 use crate::registry::{Context, Kind};
 use crate::settings::{Setting, SettingError, Shape};
@@ -163,7 +163,7 @@ impl Fcm {
                 address: target,
                 now_s: self.clock.unix_s(),
             }),
-            Err(failure) => unanswered(&failure),
+            Err(failure) => Answer::from(&failure),
         };
         answer.credential = token.generation;
         self.noted(answer)
@@ -216,7 +216,7 @@ impl Provider for Fcm {
             let target = target(&call.address).map_or("", |(_, target)| target);
             match self.request(call) {
                 Ok(request) => self.post(request, target, &call.written).await,
-                Err(invalid) => unsent(&invalid),
+                Err(invalid) => Answer::from(&invalid),
             }
         }
         .boxed()
@@ -377,23 +377,6 @@ fn uri(endpoint: &Url, project: &str) -> Result<Uri, SettingError> {
     let base = endpoint.as_str().trim_end_matches('/');
     Uri::try_from(format!("{base}/v1/projects/{project}/messages:send"))
         .map_err(|error| SettingError::new("endpoint", error.to_string()))
-}
-
-/// Known to be wrong before any call.
-fn unsent(invalid: &Invalid) -> Answer {
-    Answer::new(Outcome::MessageInvalid)
-        .code(invalid.code)
-        .detail(&invalid.to_string())
-        .processed(Processed::No)
-}
-
-/// No answer came: what was certainly not processed is a plain no.
-fn unanswered(failure: &Failure) -> Answer {
-    let outcome = match failure.processed {
-        Processed::No => Outcome::Unavailable,
-        Processed::Maybe | Processed::Yes => Outcome::Ambiguous,
-    };
-    Answer::new(outcome).code(failure.code).detail(&failure.detail).processed(failure.processed)
 }
 
 #[cfg(test)]

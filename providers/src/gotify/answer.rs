@@ -10,7 +10,7 @@
 
 use serde_json::Value;
 
-use crate::http::channel::Reply;
+use crate::http::channel::{Reply, success_without_id};
 use crate::http::retry_after::retry_after;
 use crate::{Answer, Outcome, Part, Processed};
 
@@ -91,17 +91,7 @@ fn success(reply: &Reply<'_>) -> Answer {
         answer.vendor_id = Some(id.to_string().into());
         return answer;
     }
-    if reply.is_html() {
-        let mut answer = Answer::new(Outcome::Misconfigured)
-            .code("html")
-            .detail("a web page answered: endpoint is not Gotify's, or a proxy is in between");
-        answer.unexpected = true;
-        return answer;
-    }
-    Answer::new(Outcome::Ambiguous)
-        .processed(Processed::Maybe)
-        .code("unreadable")
-        .detail("success without the id of a message")
+    success_without_id(reply, "Gotify's")
 }
 
 /// The answer repeats the message and may have been cut for its length, so its

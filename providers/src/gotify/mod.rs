@@ -16,15 +16,13 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::address::{Field, FieldError, Need};
-use crate::http::channel::{
-    Channel, INSECURE_HTTP, PUSHYARD, gauge, invalid, pushyard_header, unsent,
-};
+use crate::http::channel::{Channel, INSECURE_HTTP, PUSHYARD, gauge, invalid, pushyard_header};
 use crate::registry::{Context, Kind};
 use crate::settings::SettingError;
 use crate::template::Filling;
 use crate::{
-    Address, Answer, Call, Dedup, Gauge, Invalid, Parts, Payload, ProbeProfile, Profile, Proves,
-    Provider, Push, VendorRequest,
+    Address, Answer, Call, Dedup, Gauge, Invalid, Payload, ProbeProfile, Profile, Proves, Provider,
+    Push, VendorRequest,
 };
 
 /// The kind.
@@ -74,14 +72,6 @@ impl Provider for Gotify {
         &PROFILE
     }
 
-    fn serves(&self, _address: &Address) -> bool {
-        true
-    }
-
-    fn parts(&self, _address: &Address) -> Parts {
-        Parts::new()
-    }
-
     fn encode(&self, push: &Push) -> Result<Payload, Invalid> {
         payload::encode(push)
     }
@@ -104,14 +94,10 @@ impl Provider for Gotify {
         async move {
             match self.request(call) {
                 Ok(request) => self.channel.push(request, &call.written, answer::classify).await,
-                Err(invalid) => unsent(&invalid),
+                Err(invalid) => Answer::from(&invalid),
             }
         }
         .boxed()
-    }
-
-    fn refresh(&self, _used: u64) -> BoxFuture<'_, bool> {
-        async { false }.boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Answer> {
@@ -121,10 +107,6 @@ impl Provider for Gotify {
     fn gauge(&self) -> Gauge {
         // The provider has no credential: each address brings its own.
         gauge("", true)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async {}.boxed()
     }
 }
 

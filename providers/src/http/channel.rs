@@ -5,12 +5,12 @@
 //! HTTP/1.1 as often as not, so they use [`Client`] and not the pool.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 
-use super::client::{Client, ClientSettings};
-use super::pool::Failure;
+use super::client::{Answered, Client, ClientSettings};
 use crate::clock::Clock;
 use crate::registry::Context;
 use crate::settings::{Setting, SettingError, Shape};
@@ -30,6 +30,30 @@ pub(crate) struct Channel {
     /// The endpoint without a slash at its end.
     base: String,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Whether the credential was taken the last time.
+pub(crate) struct CredentialSeen(AtomicBool);
+
+impl CredentialSeen {
+    /// Good until an answer says otherwise.
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    /// Keeps in mind what the answer shows of it.
+    pub(crate) fn note(&self, answer: Answer) -> Answer {
+        if answer.outcome == Outcome::AuthFailed {
+            self.0.store(false, Ordering::Relaxed);
+        } else if answer.outcome == Outcome::Accepted {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    pub(crate) fn ok(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// An answer as it came.
@@ -76,14 +100,14 @@ impl Channel {
         classify: impl FnOnce(Reply<'_>) -> Answer,
     ) -> Answer {
         match self.client.push(request, written).await {
-            Ok(answered) => classify(Reply {
-                status: answered.status,
-                headers: &answered.headers,
-                body: &answered.body,
-                now_s: self.clock.unix_s(),
-            }),
-            Err(failure) => unanswered(&failure),
+            Ok(answered) => classify(self.reply(&answered)),
+            Err(failure) => Answer::from(&failure),
         }
+    }
+
+    fn reply<'a>(&self, answered: &'a Answered) -> Reply<'a> {
+        let Answered { status, headers, body, .. } = answered;
+        Reply { status: *status, headers, body, now_s: self.clock.unix_s() }
     }
 
     /// Asks after the server's health.
@@ -93,12 +117,7 @@ impl Channel {
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::ACCEPT, json);
         match self.client.call(request).await {
-            Ok(answered) => classify(Reply {
-                status: answered.status,
-                headers: &answered.headers,
-                body: &answered.body,
-                now_s: self.clock.unix_s(),
-            }),
+            Ok(answered) => classify(self.reply(&answered)),
             // A question has no effect, so it does not matter how far it got.
             Err(failure) => Answer::new(Outcome::Unavailable)
                 .code(failure.code)
@@ -118,6 +137,22 @@ impl Reply<'_> {
     }
 }
 
+/// A success that does not say under which id the message was taken. `owner`: whose
+/// the endpoint is to be, as in "ntfy's".
+pub(crate) fn success_without_id(reply: &Reply<'_>, owner: &str) -> Answer {
+    if reply.is_html() {
+        let detail =
+            format!("a web page answered: endpoint is not {owner}, or a proxy is in between");
+        let mut answer = Answer::new(Outcome::Misconfigured).code("html").detail(&detail);
+        answer.unexpected = true;
+        return answer;
+    }
+    Answer::new(Outcome::Ambiguous)
+        .processed(Processed::Maybe)
+        .code("unreadable")
+        .detail("success without the id of a message")
+}
+
 /// The `x-pushyard` header of a call.
 pub(crate) fn pushyard_header(call: &Call) -> Result<HeaderValue, Invalid> {
     HeaderValue::try_from(&*call.pushyard)
@@ -131,21 +166,4 @@ pub(crate) fn gauge(kind: &'static str, ok: bool) -> Gauge {
 
 pub(crate) fn invalid(code: &'static str, detail: impl Into<String>) -> Invalid {
     Invalid::new(code, detail)
-}
-
-/// Known to be wrong before any call.
-pub(crate) fn unsent(invalid: &Invalid) -> Answer {
-    Answer::new(Outcome::MessageInvalid)
-        .code(invalid.code)
-        .detail(&invalid.detail)
-        .processed(Processed::No)
-}
-
-/// No answer came: what was certainly not processed is a plain no.
-fn unanswered(failure: &Failure) -> Answer {
-    let outcome = match failure.processed {
-        Processed::No => Outcome::Unavailable,
-        Processed::Maybe | Processed::Yes => Outcome::Ambiguous,
-    };
-    Answer::new(outcome).code(failure.code).detail(&failure.detail).processed(failure.processed)
 }

@@ -42,7 +42,7 @@ use self::dial::{Dialled, Io, dial};
 use self::metered::Meter;
 use self::state::{Bounds, Got, Next, State};
 use crate::clock::instant;
-use crate::{Processed, Written};
+use crate::{Answer, Outcome, Processed, Written};
 
 /// A pool holds at least as many connections while there is traffic.
 const LEAST_CONNECTIONS: usize = 2;
@@ -104,6 +104,17 @@ pub struct Failure {
     pub code: &'static str,
     /// One line for people.
     pub detail: String,
+}
+
+/// No answer came: what was certainly not processed is a plain no.
+impl From<&Failure> for Answer {
+    fn from(failure: &Failure) -> Self {
+        let outcome = match failure.processed {
+            Processed::No => Outcome::Unavailable,
+            Processed::Maybe | Processed::Yes => Outcome::Ambiguous,
+        };
+        Self::new(outcome).code(failure.code).detail(&failure.detail).processed(failure.processed)
+    }
 }
 
 /// See the module.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::http::channel::Reply;
+use crate::http::channel::{Reply, success_without_id};
 use crate::http::retry_after::retry_after;
 use crate::{Answer, Outcome, Part, Processed};
 
@@ -134,17 +134,7 @@ fn success(reply: &Reply<'_>, body: Option<&Value>) -> Answer {
         answer.vendor_id = Some(id.chars().take(64).collect::<String>().into());
         return answer;
     }
-    if reply.is_html() {
-        let mut answer = Answer::new(Outcome::Misconfigured)
-            .code("html")
-            .detail("a web page answered: endpoint is not ntfy's, or a proxy is in between");
-        answer.unexpected = true;
-        return answer;
-    }
-    Answer::new(Outcome::Ambiguous)
-        .processed(Processed::Maybe)
-        .code("unreadable")
-        .detail("success without the id of a message")
+    success_without_id(reply, "ntfy's")
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ mod answer;
 mod payload;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -23,13 +22,15 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use crate::address::{Field, FieldError, Need};
-use crate::http::channel::{Channel, INSECURE_HTTP, PUSHYARD, gauge, pushyard_header, unsent};
+use crate::http::channel::{
+    Channel, CredentialSeen, INSECURE_HTTP, PUSHYARD, gauge, pushyard_header,
+};
 use crate::registry::{Context, Kind};
 use crate::settings::{Setting, SettingError, Shape, Values};
 use crate::template::Filling;
 use crate::{
-    Address, Answer, Call, Dedup, Gauge, Invalid, Outcome, Parts, Payload, ProbeProfile, Profile,
-    Proves, Provider, Push, VendorRequest,
+    Address, Answer, Call, Dedup, Gauge, Invalid, Payload, ProbeProfile, Profile, Proves, Provider,
+    Push, VendorRequest,
 };
 
 /// The kind.
@@ -69,7 +70,7 @@ struct Ntfy {
     health: Uri,
     login: Login,
     /// Whether the credential was taken the last time.
-    credential_ok: AtomicBool,
+    credential: CredentialSeen,
 }
 
 /// What goes into `Authorization`.
@@ -86,36 +87,17 @@ impl Ntfy {
         });
         match (channel, login(&context.values)) {
             (Ok((channel, publish, health)), Ok(login)) => {
-                let credential_ok = AtomicBool::new(true);
-                Ok(Self { channel, publish, health, login, credential_ok })
+                Ok(Self { channel, publish, health, login, credential: CredentialSeen::new() })
             }
             (Err(error), Err(other)) => Err(vec![error, other]),
             (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(vec![error]),
         }
-    }
-
-    /// Keeps in mind what the answer shows of the credential.
-    fn noted(&self, answer: Answer) -> Answer {
-        if answer.outcome == Outcome::AuthFailed {
-            self.credential_ok.store(false, Ordering::Relaxed);
-        } else if answer.outcome == Outcome::Accepted {
-            self.credential_ok.store(true, Ordering::Relaxed);
-        }
-        answer
     }
 }
 
 impl Provider for Ntfy {
     fn profile(&self) -> &Profile {
         &PROFILE
-    }
-
-    fn serves(&self, _address: &Address) -> bool {
-        true
-    }
-
-    fn parts(&self, _address: &Address) -> Parts {
-        Parts::new()
     }
 
     fn encode(&self, push: &Push) -> Result<Payload, Invalid> {
@@ -143,20 +125,16 @@ impl Provider for Ntfy {
         async move {
             let mut request = match self.request(call) {
                 Ok(request) => request,
-                Err(invalid) => return unsent(&invalid),
+                Err(invalid) => return Answer::from(&invalid),
             };
             if let Some(login) = &self.login.value {
                 request.headers.insert(header::AUTHORIZATION, login.clone());
             }
             let classify =
                 |reply: crate::http::channel::Reply<'_>| answer::classify(reply, topic(call));
-            self.noted(self.channel.push(request, &call.written, classify).await)
+            self.credential.note(self.channel.push(request, &call.written, classify).await)
         }
         .boxed()
-    }
-
-    fn refresh(&self, _used: u64) -> BoxFuture<'_, bool> {
-        async { false }.boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Answer> {
@@ -164,11 +142,7 @@ impl Provider for Ntfy {
     }
 
     fn gauge(&self) -> Gauge {
-        gauge(self.login.kind, self.credential_ok.load(Ordering::Relaxed))
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async {}.boxed()
+        gauge(self.login.kind, self.credential.ok())
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::http::channel::{PUSHYARD, invalid};
 use crate::push::merge;
 use crate::template::Slot;
-use crate::{Invalid, Payload, Priority, Push, Template};
+use crate::{Invalid, Payload, Priority, Push, Template, pointer_token};
 
 /// *Limitations*: "messages can be up to 4,096 bytes", and the server already
 /// makes an attachment of one that fills the limit.
@@ -196,7 +196,7 @@ fn given_headers(given: Option<Value>) -> Result<Vec<(HeaderName, HeaderValue)>,
 fn bad_header(name: &str, fault: &str) -> Invalid {
     // A name of the sender's may be anything: escape it as a pointer, and bound it.
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-    wrong(&format!("headers/{}", name.replace('~', "~0").replace('/', "~1")), fault)
+    wrong(&format!("headers/{}", pointer_token(&name)), fault)
 }
 
 fn wrong(key: &str, fault: &str) -> Invalid {

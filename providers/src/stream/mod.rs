@@ -25,8 +25,8 @@ use crate::address::{Address, Field, FieldError, Need};
 use crate::registry::Kind;
 use crate::template::Filling;
 use crate::{
-    Answer, Call, Dedup, Gauge, Invalid, Outcome, Part, Parts, Payload, ProbeProfile, Processed,
-    Profile, Proves, Provider, Push, VendorRequest,
+    Answer, Call, Dedup, Gauge, Invalid, Outcome, Part, Payload, ProbeProfile, Processed, Profile,
+    Proves, Provider, Push, VendorRequest,
 };
 
 pub use hub::{Full, Hub, HubFigures, HubSettings, QUEUE, Subscription};
@@ -84,14 +84,6 @@ impl Provider for Stream {
         &PROFILE
     }
 
-    fn serves(&self, _address: &Address) -> bool {
-        true
-    }
-
-    fn parts(&self, _address: &Address) -> Parts {
-        Parts::new()
-    }
-
     fn encode(&self, push: &Push) -> Result<Payload, Invalid> {
         payload::encode(push)
     }
@@ -108,10 +100,7 @@ impl Provider for Stream {
         async move {
             let topic = match topic(call) {
                 Ok(topic) => topic,
-                Err(invalid) => {
-                    let answer = Answer::new(Outcome::MessageInvalid).processed(Processed::No);
-                    return answer.code(invalid.code).detail(&invalid.detail);
-                }
+                Err(invalid) => return Answer::from(&invalid),
             };
             let Some(hub) = &self.hub else {
                 let answer = Answer::new(Outcome::Unavailable).processed(Processed::No);
@@ -127,10 +116,6 @@ impl Provider for Stream {
         .boxed()
     }
 
-    fn refresh(&self, _used: u64) -> BoxFuture<'_, bool> {
-        std::future::ready(false).boxed()
-    }
-
     fn probe(&self) -> BoxFuture<'_, Answer> {
         std::future::ready(Answer::new(Outcome::Accepted)).boxed()
     }
@@ -139,10 +124,6 @@ impl Provider for Stream {
         let mut gauge = Gauge::default();
         gauge.credential.ok = true;
         gauge
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
     }
 }
 

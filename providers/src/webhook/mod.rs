@@ -10,7 +10,6 @@ mod answer;
 mod payload;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -19,11 +18,11 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::address::{Field, FieldError, Need};
 use crate::auth::standard_webhooks::{ID, SIGNATURE, Signer, TIMESTAMP};
-use crate::http::channel::{Channel, INSECURE_HTTP, gauge, invalid, unsent};
+use crate::http::channel::{Channel, CredentialSeen, INSECURE_HTTP, gauge, invalid};
 use crate::registry::{Context, Kind};
 use crate::settings::{Setting, SettingError, Shape};
 use crate::{
-    Address, Answer, Call, Dedup, Gauge, Invalid, Outcome, Parts, Payload, ProbeProfile, Processed,
+    Address, Answer, Call, Dedup, Gauge, Invalid, Outcome, Payload, ProbeProfile, Processed,
     Profile, Proves, Provider, Push, VendorRequest,
 };
 
@@ -56,7 +55,7 @@ struct Webhook {
     uri: Uri,
     signer: Signer,
     /// Whether the signature was taken the last time.
-    credential_ok: AtomicBool,
+    credential: CredentialSeen,
 }
 
 impl Webhook {
@@ -73,7 +72,7 @@ impl Webhook {
         });
         match (channel, signer) {
             (Ok((channel, uri)), Ok(signer)) => {
-                Ok(Self { channel, uri, signer, credential_ok: AtomicBool::new(true) })
+                Ok(Self { channel, uri, signer, credential: CredentialSeen::new() })
             }
             (Ok(_), Err(())) => Err(errors),
             (Err(error), _) => {
@@ -92,29 +91,11 @@ impl Webhook {
         request.headers.insert(SIGNATURE, signature);
         request
     }
-
-    /// Keeps in mind what the answer shows of the secret.
-    fn noted(&self, answer: Answer) -> Answer {
-        if answer.outcome == Outcome::AuthFailed {
-            self.credential_ok.store(false, Ordering::Relaxed);
-        } else if answer.outcome == Outcome::Accepted {
-            self.credential_ok.store(true, Ordering::Relaxed);
-        }
-        answer
-    }
 }
 
 impl Provider for Webhook {
     fn profile(&self) -> &Profile {
         &PROFILE
-    }
-
-    fn serves(&self, _address: &Address) -> bool {
-        true
-    }
-
-    fn parts(&self, _address: &Address) -> Parts {
-        Parts::new()
     }
 
     fn encode(&self, push: &Push) -> Result<Payload, Invalid> {
@@ -134,15 +115,11 @@ impl Provider for Webhook {
         async move {
             let request = match self.request(call) {
                 Ok(request) => self.sign(call, request),
-                Err(invalid) => return unsent(&invalid),
+                Err(invalid) => return Answer::from(&invalid),
             };
-            self.noted(self.channel.push(request, &call.written, answer::classify).await)
+            self.credential.note(self.channel.push(request, &call.written, answer::classify).await)
         }
         .boxed()
-    }
-
-    fn refresh(&self, _used: u64) -> BoxFuture<'_, bool> {
-        async { false }.boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Answer> {
@@ -152,11 +129,7 @@ impl Provider for Webhook {
     }
 
     fn gauge(&self) -> Gauge {
-        gauge("secret", self.credential_ok.load(Ordering::Relaxed))
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async {}.boxed()
+        gauge("secret", self.credential.ok())
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::retry::backoff;
 use super::{AttemptId, Effect, Engine, Fact, Flight};
 use crate::clock::{Now, millis};
 use crate::model::{Attempt, Excluded, Reason, State};
-use crate::routing::{Ended, LeftOut};
+use crate::routing::{Candidate, Ended, LeftOut};
 
 impl Engine {
     pub(super) fn answered(
@@ -269,21 +269,31 @@ impl Engine {
             Tried::Gone | Tried::KindExcluded => {}
             Tried::NextRound(_) | Tried::WhenUsable | Tried::Rest(_) => return true,
         }
-        let out = |provider: crate::routing::ProviderIndex, address: u8, kind: &str| match tried {
+        let catalog = self.catalog.clone();
+        let out = |candidate: &Candidate| match tried {
             Tried::Gone => {
-                (provider, address) == (flight.candidate.provider, flight.candidate.address)
+                (candidate.provider, candidate.address)
+                    == (flight.candidate.provider, flight.candidate.address)
             }
             Tried::KindExcluded => {
-                kind == self.catalog.provider(flight.candidate.provider).settings.kind
+                let kind = |of: &Candidate| catalog.provider(of.provider).settings.kind;
+                kind(candidate) == kind(&flight.candidate)
             }
             Tried::NextRound(_) | Tried::WhenUsable | Tried::Rest(_) => false,
         };
+        self.keep_candidates(at, |candidate| !out(candidate))
+    }
+
+    /// Leaves a delivery, which is in no list, only some of its candidates; whether
+    /// any is left.
+    pub(super) fn keep_candidates(
+        &mut self,
+        at: StubRef,
+        mut keep: impl FnMut(&Candidate) -> bool,
+    ) -> bool {
         let old = self.deliveries.stubs[at].shape;
         let mut shape = (*self.lanes.lane(old).shape).clone();
-        shape.candidates.retain(|candidate| {
-            let kind = self.catalog.provider(candidate.provider).settings.kind;
-            !out(candidate.provider, candidate.address, kind)
-        });
+        shape.candidates.retain(|candidate| keep(candidate));
         let left = !shape.candidates.is_empty();
         self.deliveries.stubs[at].shape = self.lanes.join(shape);
         self.lanes.leave(old);

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use pushyard_providers::{Address, Answer};
 use smallvec::SmallVec;
 
-use super::super::Rejected;
 use super::super::deliveries::StubRef;
 use super::super::fair::End;
 use super::{AfterFlush, Effect, Engine, Flight, Token};
 use crate::clock::{Now, Utc};
 use crate::model::{Body, DeliveryId, Excluded, Gone, Proof, Reason, Recipient, State, gone_key};
 use crate::routing::{Candidate, GoneVerdict, ProviderIndex};
-use crate::store::{Health, Record};
+use crate::store::Record;
 
 /// Addresses held at most until their keys prove good.
 const MAX_HELD: usize = 10_000;
@@ -24,6 +23,22 @@ pub(super) struct Found {
     gone: Gone,
     delivery: DeliveryId,
     address: u8,
+}
+
+/// A candidate whose address was declared gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    provider: ProviderIndex,
+    address: u8,
+    key: u128,
+    /// It was registered anew since.
+    healed: bool,
+}
+
+/// Those that are gone still.
+pub(super) fn still_gone(known: &[Known]) -> SmallVec<[(ProviderIndex, u8); 2]> {
+    let gone = known.iter().filter(|known| !known.healed);
+    gone.map(|known| (known.provider, known.address)).collect()
 }
 
 impl Engine {
@@ -131,45 +146,38 @@ impl Engine {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> SmallVec<[(ProviderIndex, u8); 2]> {
-        self.heal(client, &recipient.addresses, now, effects);
-        self.known_gone(client, recipient, now)
+        let known = self.known_gone(client, &recipient.addresses, now);
+        self.heal(&known, effects);
+        still_gone(&known)
     }
 
-    /// The candidates of a recipient that are gone.
+    /// What is known of addresses that are, or were, gone.
     pub(super) fn known_gone(
         &self,
         client: &str,
-        recipient: &Recipient,
+        addresses: &[Address],
         now: Now,
-    ) -> SmallVec<[(ProviderIndex, u8); 2]> {
-        let mut gone = SmallVec::new();
+    ) -> SmallVec<[Known; 2]> {
+        let mut known = SmallVec::new();
         if self.gone.is_empty() {
-            return gone;
+            return known;
         }
-        for (n, address) in recipient.addresses.iter().enumerate() {
+        for (n, address) in addresses.iter().enumerate() {
             for (provider, key) in self.gone_keys(client, address) {
-                if self.gone.since(key, now.utc).is_some() {
-                    // At most MAX_ADDRESSES.
-                    gone.push((provider, n as u8));
-                }
+                let Some(since) = self.gone.since(key, now.utc) else { continue };
+                let healed = registered_after(address, since);
+                // At most MAX_ADDRESSES.
+                known.push(Known { provider, address: n as u8, key, healed });
             }
         }
-        gone
+        known
     }
 
     /// Addresses that were registered after they were declared gone are live again.
-    fn heal(&mut self, client: &str, addresses: &[Address], now: Now, effects: &mut Vec<Effect>) {
-        if self.gone.is_empty() {
-            return;
-        }
-        for address in addresses {
-            for (_, key) in self.gone_keys(client, address) {
-                let since = self.gone.since(key, now.utc);
-                if since.is_some_and(|since| registered_after(address, since))
-                    && self.gone.heal(key)
-                {
-                    self.write(Record::Healed(key), effects);
-                }
+    fn heal(&mut self, known: &[Known], effects: &mut Vec<Effect>) {
+        for Known { key, .. } in known.iter().filter(|known| known.healed) {
+            if self.gone.heal(*key) {
+                self.write(Record::Healed(*key), effects);
             }
         }
     }
@@ -241,14 +249,8 @@ impl Engine {
         let address = candidate.address;
         let gone = Excluded::Candidate { provider, address, gone: true, until: None };
         self.track(at).progress.excluded.push(gone);
-        let old = self.deliveries.stubs[at].shape;
-        let mut shape = (*self.lanes.lane(old).shape).clone();
         let pair = (candidate.provider, candidate.address);
-        shape.candidates.retain(|other| (other.provider, other.address) != pair);
-        let left = !shape.candidates.is_empty();
-        self.deliveries.stubs[at].shape = self.lanes.join(shape);
-        self.lanes.leave(old);
-        if left {
+        if self.keep_candidates(at, |other| (other.provider, other.address) != pair) {
             self.enter(at, End::Front, now);
         } else {
             self.settle(at, State::Failed, Some(Reason::Unreachable), now, effects);
@@ -263,21 +265,14 @@ impl Engine {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if self.draining {
-            effects.push(Effect::Rejected(token, Rejected::ShuttingDown));
+        if let Err(rejected) = self.takes_more() {
+            effects.push(Effect::Rejected(token, rejected));
             return;
-        }
-        match self.store {
-            Health::Writable => {}
-            Health::Full | Health::Broken => {
-                let rejected = Rejected::StoreUnavailable(std::time::Duration::from_secs(5));
-                effects.push(Effect::Rejected(token, rejected));
-                return;
-            }
         }
         for record in records {
             if let Record::Device(user, _, Some(device)) = &record {
-                self.heal(&user.client, &device.addresses, now, effects);
+                let known = self.known_gone(&user.client, &device.addresses, now);
+                self.heal(&known, effects);
             }
             self.write(record, effects);
         }

@@ -62,18 +62,23 @@ impl Engine {
         }
     }
 
-    /// Whether so many more deliveries may be taken; what is refused here was
-    /// never accepted, and what was accepted is never dropped to make room.
-    pub(super) fn admit(&self, more: u64, of_client: u64, now: Now) -> Result<(), Rejected> {
+    /// Whether anything new is written at all.
+    pub(super) fn takes_more(&self) -> Result<(), Rejected> {
         if self.draining {
             return Err(Rejected::ShuttingDown);
         }
         match self.store {
-            Health::Writable => {}
+            Health::Writable => Ok(()),
             Health::Full | Health::Broken => {
-                return Err(Rejected::StoreUnavailable(Duration::from_secs(5)));
+                Err(Rejected::StoreUnavailable(Duration::from_secs(5)))
             }
         }
+    }
+
+    /// Whether so many more deliveries may be taken; what is refused here was
+    /// never accepted, and what was accepted is never dropped to make room.
+    pub(super) fn admit(&self, more: u64, of_client: u64, now: Now) -> Result<(), Rejected> {
+        self.takes_more()?;
         let slow = self.oldest_accept.is_some_and(|since| {
             now.instant.saturating_duration_since(since.instant) > LONGEST_ACCEPT
         });

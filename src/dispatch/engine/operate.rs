@@ -28,6 +28,12 @@ impl Orders {
         self.overrides.values().filter_map(|spec| spec.until).min()
     }
 
+    /// Whether what is of this route and client waits.
+    pub(super) fn pause(&self, route: &Arc<str>, client: &Arc<str>) -> bool {
+        // Sets without members answer at once.
+        self.paused_routes.contains(route) || self.paused_clients.contains(client)
+    }
+
     /// The catalog with the overridden routes in it.
     pub(super) fn effective(&self, catalog: &Catalog) -> Catalog {
         let with = |route: &Route| {
@@ -200,14 +206,9 @@ impl Engine {
 
     /// Whether a delivery's route or client is paused.
     pub(super) fn is_paused(&self, at: super::StubRef) -> bool {
-        let orders = &self.orders;
-        if orders.paused_routes.is_empty() && orders.paused_clients.is_empty() {
-            return false;
-        }
-        let client = self.deliveries.message_of(at).client;
         let route = &self.lanes.lane(self.deliveries.stubs[at].shape).shape.route;
-        orders.paused_routes.contains(route)
-            || orders.paused_clients.contains(&self.clients[usize::from(client.0)].name)
+        let client = self.deliveries.message_of(at).client;
+        self.orders.pause(route, &self.clients[usize::from(client.0)].name)
     }
 
     /// Those that wait for a permit look again: what is usable has changed.

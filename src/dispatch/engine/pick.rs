@@ -108,10 +108,8 @@ impl Engine {
             now,
         };
         let at = lanes.next(table.deliveries, provider, now.utc, &mut |at, shape| {
-            let client = || &clients[usize::from(deliveries.message_of(at).client.0)].name;
-            if orders.paused_routes.contains(&shape.route)
-                || (!orders.paused_clients.is_empty() && orders.paused_clients.contains(client()))
-            {
+            let client = deliveries.message_of(at).client;
+            if orders.pause(&shape.route, &clients[usize::from(client.0)].name) {
                 return false;
             }
             decided = table.consider(at, shape, provider);

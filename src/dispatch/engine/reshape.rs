@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::super::deliveries::StubRef;
 use super::super::fair::End;
 use super::super::{Limits, Settings};
+use super::gone::still_gone;
 use super::{Effect, Engine, MAX_LOADING, probe};
 use crate::clock::Now;
 use crate::model::{Body, EventKinds};
@@ -82,7 +83,8 @@ impl Engine {
         let recipient = &body.message().recipients[usize::from(self.deliveries.stubs[at].n)];
         let track = self.deliveries.stubs[at].track.as_ref();
         let excluded = track.map_or_else(Vec::new, |track| track.progress.excluded.clone());
-        let gone = self.known_gone(&body.message().client, recipient, now);
+        let known = self.known_gone(&body.message().client, &recipient.addresses, now);
+        let gone = still_gone(&known);
         let shape = self.shape(&body.message().route, recipient, &excluded, &gone, now);
         self.deliveries.stubs[at].shape = self.lanes.join(shape);
         self.lanes.leave(old);

@@ -307,11 +307,7 @@ fn utc_of(at: std::time::Instant, now: Now) -> Utc {
 impl Engine {
     /// Whether a delivery is unsettled.
     pub fn is_unsettled(&self, id: DeliveryId) -> bool {
-        self.deliveries.find(id.message()).is_some_and(|message| {
-            self.deliveries.of_message(message).iter().any(|at| {
-                let stub = &self.deliveries.stubs[*at];
-                stub.n == id.n() && stub.place != Place::Settled
-            })
-        })
+        let found = self.deliveries.find_delivery(id);
+        found.is_some_and(|at| self.deliveries.stubs[at].place != Place::Settled)
     }
 }

@@ -75,7 +75,7 @@ impl Board {
                 self.no_sample(keys, permit);
                 let key = self.key(permit.provider(), &answer.part, now.instant);
                 // One origin's answer to one address says little of the credential.
-                if !is_origin(&answer.part) || self.guard(key).refused(address) {
+                if !answer.part.is_origin() || self.guard(key).refused(address) {
                     self.eject(key, Cause::Auth, now.instant, chance());
                 }
             }
@@ -311,10 +311,6 @@ fn is_local(answer: &Answer) -> bool {
     answer.outcome == Outcome::Unavailable
         && answer.processed == Processed::No
         && matches!(answer.code.as_deref(), Some("dns" | "connect" | "tls"))
-}
-
-fn is_origin(part: &Part) -> bool {
-    part.text().starts_with("origin:")
 }
 
 fn remember_error(lane: &mut Lane, answer: &Answer, at: Utc) {

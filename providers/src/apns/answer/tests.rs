@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{Reply, Then, classify, unanswered};
+use super::{Reply, Then, classify};
 use crate::http::pool::Failure;
 use crate::{Answer, Outcome, Part, Processed};
 
@@ -197,7 +197,7 @@ fn two_answers_leave_the_call_something_to_do() {
 fn a_call_without_an_answer_is_unavailable_only_when_surely_unprocessed() {
     for (processed, outcome) in [(No, Unavailable), (Maybe, Ambiguous)] {
         let answer =
-            unanswered(&Failure { processed, code: "reset", detail: "stream reset".to_owned() });
+            Answer::from(&Failure { processed, code: "reset", detail: "stream reset".to_owned() });
         assert_eq!((answer.outcome, answer.processed), (outcome, processed));
         assert_eq!(answer.code.as_deref(), Some("reset"));
         assert_eq!(answer.status, None);
