@@ -70,10 +70,12 @@ impl Check<'_> {
         let clients = self.clients(file.clients, &known(&names));
         let server = ServerSettings {
             listen: file.api_listen.clone().or(API_LISTEN.into()),
+            tls: self.tls(file.api_tls.as_ref()),
             watch: file.watch,
         };
         let admin = AdminSettings {
             listen: file.admin_listen.clone().or(ADMIN_LISTEN.into()),
+            tls: self.tls(file.admin_tls.as_ref()),
             open_metrics: file.open_metrics,
         };
         let stream = self.stream(file.stream, &providers);

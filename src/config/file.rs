@@ -50,7 +50,9 @@ const LONGEST_KEEPALIVE: Duration = Duration::from_secs(70);
 /// The whole file.
 pub(super) struct File {
     pub(super) api_listen: Field<SocketAddr>,
+    pub(super) api_tls: Option<Tls>,
     pub(super) admin_listen: Field<SocketAddr>,
+    pub(super) admin_tls: Option<Tls>,
     pub(super) open_metrics: bool,
     pub(super) watch: bool,
     pub(super) admin_events: Option<Events>,
@@ -62,6 +64,13 @@ pub(super) struct File {
     pub(super) dispatch: dispatch::Settings,
     pub(super) limits: dispatch::Limits,
     pub(super) log: LogSettings,
+}
+
+/// `tls` of a listener.
+pub(super) struct Tls {
+    pub(super) spot: Spot,
+    pub(super) cert: Field<String>,
+    pub(super) key: Field<String>,
 }
 
 /// `[stream]`.
@@ -107,13 +116,13 @@ pub(super) struct Route {
 pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     root.later(&["egress"]);
     let mut server = root.table("server");
-    server.later(&["tls"]);
     let api_listen = server.address("listen");
+    let api_tls = tls(&mut server);
     let watch = server.flag("watch").or(false);
     server.finish();
     let mut admin = root.table("admin");
-    admin.later(&["tls"]);
     let admin_listen = admin.address("listen");
+    let admin_tls = tls(&mut admin);
     let open_metrics = admin.flag("open_metrics").or(true);
     let admin_events = events(&mut admin);
     admin.finish();
@@ -121,8 +130,10 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     let store = store(root.table("store"), limits.max_idempotency_keys);
     let file = File {
         api_listen,
+        api_tls,
         watch,
         admin_listen,
+        admin_tls,
         open_metrics,
         admin_events,
         stream: stream(root.table("stream")),
@@ -136,6 +147,14 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     };
     root.finish();
     file
+}
+
+fn tls(of: &mut Table<'_>) -> Option<Tls> {
+    let mut table = of.table("tls");
+    let tls = Tls { spot: table.spot.clone(), cert: table.text("cert"), key: table.text("key") };
+    let is_there = table.is_there();
+    table.finish();
+    is_there.then_some(tls)
 }
 
 fn stream(mut table: Table<'_>) -> Stream {

@@ -147,21 +147,44 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
+    let tls = |section: &str, cert: &str, key: &str| {
+        format!("[{section}]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}")
+    };
+    let texts = [
+        tls("server", "cert.pem", "other-key.pem"),
+        tls("server", "key.pem", "cert.pem"),
+        tls("admin", "empty", "words"),
+        tls("admin", "words", "gone.pem"),
+        tls("admin", "broken.pem", "key.pem"),
+        "[server]\ntls = {}\n[admin]\ntls = true".to_owned(),
+        "[server]\ntls = { cert = \"cert.pem\", keys = \"key.pem\" }".to_owned(),
+    ];
+    insta::assert_snapshot!(errors(&texts.each_ref().map(String::as_str)), @r##"
+    2:34: server.tls.key: file conf/other-key.pem: is not the key of the first certificate in cert
+    2:16: server.tls.cert: file conf/key.pem: no certificate in it; expected PEM (BEGIN CERTIFICATE)
+    2:16: admin.tls.cert: file conf/empty is empty
+    2:31: admin.tls.key: file conf/gone.pem does not exist; relative paths begin at the configuration file
+    2:16: admin.tls.cert: file conf/broken.pem: the first certificate in it cannot be read
+    2:7: server.tls.cert: is required
+    2:7: server.tls.key: is required
+    4:7: admin.tls: must be a table, not true or false
+    2:7: server.tls.key: is required
+    2:28: server.tls.keys: unknown key; did you mean "key"?
+    "##);
+}
+
+#[test]
 fn keys_of_later_releases_are_named_as_such() {
     insta::assert_snapshot!(errors(&[
         "[egress]\nallow_networks = []",
         "[egress]\nallow_networks = []",
-        "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = 1",
-        "[admin]\ntls = {}",
         "[store]\nengine = \"jetstream\"",
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
         "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
     ]), @r##"
     1:2: egress: is not part of this release; remove it
     1:2: egress: is not part of this release; remove it
-    2:1: server.tls: is not part of this release; remove it
-    3:9: server.watch: must be true or false, not a whole number
-    2:1: admin.tls: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
     3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
