@@ -19,7 +19,7 @@ use hashbrown::HashMap;
 
 use super::client::{Client, KeyHash};
 use super::problem::{Code, Problem};
-use crate::clock::Clock;
+use crate::clock::{Clock, Utc};
 use crate::routing::Rate;
 
 /// Tells clients by their keys.
@@ -33,8 +33,15 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct Known {
     /// By the key's hash; `None`: no clients are configured.
-    clients: Option<HashMap<KeyHash, Arc<Caller>>>,
+    clients: Option<HashMap<KeyHash, Holder>>,
     local: Arc<Caller>,
+}
+
+/// Whose key it is, and until when.
+#[derive(Debug)]
+struct Holder {
+    caller: Arc<Caller>,
+    expires: Option<Utc>,
 }
 
 /// A client as it is met in requests.
@@ -64,7 +71,7 @@ impl Authenticator {
     pub fn knows(&self, name: &str) -> bool {
         let known = self.known.load();
         match &known.clients {
-            Some(clients) => clients.values().any(|caller| &*caller.client.name == name),
+            Some(clients) => clients.values().any(|holder| &*holder.caller.client.name == name),
             None => &*known.local.client.name == name,
         }
     }
@@ -72,17 +79,23 @@ impl Authenticator {
     /// Who sends these headers.
     ///
     /// # Errors
-    /// 401 without a key, or with an unknown one.
+    /// 401 without a key, with an unknown one, or with one that has expired.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
         let known = self.known.load();
         let Some(clients) = &known.clients else { return Ok(Arc::clone(&known.local)) };
         let key = bearer(headers).ok_or_else(|| {
             Problem::new(Code::Unauthenticated, "send the header Authorization: Bearer <key>")
         })?;
-        clients
+        let holder = clients
             .get(&KeyHash::of(key))
-            .cloned()
-            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))
+            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))?;
+        match holder.expires {
+            Some(end) if holder.caller.clock.now().utc >= end => {
+                let detail = format!("this key expired at {}; use a newer one", end.rfc3339());
+                Err(Problem::new(Code::Unauthenticated, detail))
+            }
+            Some(_) | None => Ok(Arc::clone(&holder.caller)),
+        }
     }
 
     /// Who sends these headers, if it may use the admin API.
@@ -117,7 +130,8 @@ impl Known {
             let same = before.and_then(|before| before.of(&client));
             let caller = same.unwrap_or_else(|| Arc::new(Caller::new(client, clock)));
             for key in &caller.client.keys {
-                by_key.insert(*key, Arc::clone(&caller));
+                let holder = Holder { caller: Arc::clone(&caller), expires: key.expires };
+                by_key.insert(key.hash, holder);
             }
         }
         Self { clients: Some(by_key), local }
@@ -126,7 +140,8 @@ impl Known {
     /// A client that has not changed.
     fn of(&self, client: &Client) -> Option<Arc<Caller>> {
         let clients = self.clients.as_ref()?;
-        clients.values().find(|caller| caller.client == *client).cloned()
+        let mut callers = clients.values().map(|holder| &holder.caller);
+        callers.find(|caller| caller.client == *client).cloned()
     }
 }
 
@@ -199,10 +214,12 @@ impl GovernorClock for Ticks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::ClientKey;
     use super::*;
 
     fn client(name: &str, key: &[u8], admin: bool) -> Client {
-        Client { name: name.into(), keys: vec![KeyHash::of(key)], rate: None, routes: None, admin }
+        let keys = vec![KeyHash::of(key).into()];
+        Client { name: name.into(), keys, rate: None, routes: None, admin }
     }
 
     fn headers(authorization: &[&'static str]) -> HeaderMap {
@@ -239,6 +256,26 @@ mod tests {
         assert_eq!(admin(&["Bearer k-ops"]), None);
         assert_eq!(admin(&["Bearer k-shop"]), Some(Code::Forbidden));
         assert_eq!(admin(&[]), Some(Code::Unauthenticated));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_opens_until_it_expires_and_another_of_the_same_client_goes_on() {
+        let clock = Arc::<Clock>::default();
+        let end = clock.now().utc.plus(Duration::from_secs(60));
+        let old = ClientKey { hash: KeyHash::of(b"old"), expires: Some(end) };
+        let keys = vec![old, KeyHash::of(b"new").into()];
+        let clients = vec![Client { keys, ..client("shop", b"", false) }];
+        let authenticator = Authenticator::new(clients, &clock);
+        let caller = |key| authenticator.caller(&headers(&[key]));
+        let before = caller("Bearer old").unwrap();
+        assert!(Arc::ptr_eq(&before, &caller("Bearer new").unwrap()));
+        // The system's clock stands still meanwhile, which holds ours back a little.
+        tokio::time::advance(Duration::from_secs(120)).await;
+        let problem = caller("Bearer old").unwrap_err();
+        assert_eq!(problem.code(), Code::Unauthenticated);
+        let told = format!("this key expired at {}; use a newer one", end.rfc3339());
+        assert!(format!("{problem:?}").contains(&told), "{problem:?}");
+        caller("Bearer new").unwrap();
     }
 
     #[test]

@@ -34,7 +34,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use auth::{Authenticator, Caller};
-pub use client::{Client, KeyHash};
+pub use client::{Client, ClientKey, KeyHash};
 pub use layers::{Admit, HEADROOM, HeaderLimit, Observe, RequestId};
 pub use page::Page;
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};

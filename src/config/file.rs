@@ -17,6 +17,7 @@ use super::error::Spot;
 use super::read::Table;
 use super::units::show_duration;
 use super::value::{At, Field, Origin, nearest, one_of};
+use crate::clock::Utc;
 use crate::dispatch;
 use crate::routing::{Balance, Rate};
 use crate::store;
@@ -88,10 +89,19 @@ pub(super) struct Client {
     pub(super) name: Field<String>,
     pub(super) key: Field<Origin>,
     pub(super) key_sha256: Field<String>,
+    pub(super) keys: Vec<Key>,
     pub(super) rate: Option<Rate>,
     pub(super) routes: Field<Vec<At<String>>>,
     pub(super) admin: bool,
     pub(super) events: Option<Events>,
+}
+
+/// One of a client's `keys`.
+pub(super) struct Key {
+    pub(super) spot: Spot,
+    pub(super) key: Field<Origin>,
+    pub(super) key_sha256: Field<String>,
+    pub(super) expires: Field<Utc>,
 }
 
 /// Where events are posted: `events` of a client, or of `[admin]`.
@@ -212,6 +222,7 @@ fn client(mut table: Table<'_>) -> Client {
         name: table.text("name"),
         key: table.secret("key"),
         key_sha256: table.text("key_sha256"),
+        keys: table.tables("keys").into_iter().map(key).collect(),
         rate: rate(&mut table),
         routes: table.texts("routes"),
         admin: table.flag("admin").or(false),
@@ -219,6 +230,17 @@ fn client(mut table: Table<'_>) -> Client {
     };
     table.finish();
     client
+}
+
+fn key(mut table: Table<'_>) -> Key {
+    let key = Key {
+        spot: table.spot.clone(),
+        key: table.secret("key"),
+        key_sha256: table.text("key_sha256"),
+        expires: table.moment("expires"),
+    };
+    table.finish();
+    key
 }
 
 fn events(of: &mut Table<'_>) -> Option<Events> {

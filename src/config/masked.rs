@@ -8,6 +8,7 @@ use pushyard_providers::settings::Value;
 use super::units::{show_duration, show_size};
 use super::{ProviderEntry, Settings, Tls};
 use crate::api::Client;
+use crate::clock::Utc;
 use crate::dispatch;
 use crate::feedback::Target;
 use crate::model::EventKind;
@@ -59,6 +60,7 @@ impl Settings {
             "name": client.name,
             "key": MASK,
             "keys": client.keys.len(),
+            "keys_expire": client.keys.iter().map(|key| key.expires.map(Utc::rfc3339)).collect::<Vec<_>>(),
             "rate": client.rate.map(rate),
             "routes": client.routes,
             "admin": client.admin,

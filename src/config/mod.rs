@@ -8,13 +8,15 @@
 //!
 //! The other files: `read` and `value` (the typed reader under `file`), `secret`
 //! and `source` (environment and file system, handed in), `provider`
-//! (the entries of their lists), `tls` (the listeners' certificates), `error`, `units`, and for people `masked` and
+//! (the entries of their lists), `tls` (the listeners' certificates), `keys` (the
+//! clients'), `error`, `units`, and for people `masked` and
 //! `summary`.
 
 mod check;
 mod error;
 mod events;
 mod file;
+mod keys;
 mod masked;
 mod provider;
 mod read;

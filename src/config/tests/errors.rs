@@ -327,6 +327,42 @@ fn names_are_unique_and_exist() {
 }
 
 #[test]
+fn each_of_a_clients_keys_is_one_key_that_stands_once() {
+    let client = |keys: &str| format!("[[clients]]\nname = \"a\"\nkeys = {keys}");
+    let hash = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
+    let texts = [
+        client("[]"),
+        client("\"k\""),
+        client("[{}]"),
+        client(&format!("[{{ key = \"k-0123456789abcdef\", key_sha256 = \"{hash}\" }}]")),
+        client("[{ key_sha256 = \"abc\" }, { key = { env = \"EMPTY\" } }]"),
+        client("[{ key = \"k-0123456789abcdef\", expires = \"tomorrow\" }]"),
+        client("[{ key = \"k-0123456789abcdef\", expires = 2026-12-01T00:00:00 }]"),
+        client("[{ key = \"k-0123456789abcdef\", expires = 7, expire = 7 }]"),
+        client("[{ key = \"k-0123456789abcdef\" }, { key = \"k-0123456789abcdef\" }]"),
+        format!(
+            "{}\n[[clients]]\nname = \"b\"\nkey = \"k-0123456789abcdef\"",
+            client("[{ key = \"k-0123456789abcdef\", expires = \"2020-01-01T00:00:00Z\" }]")
+        ),
+    ];
+    insta::assert_snapshot!(errors(&texts.each_ref().map(String::as_str)), @r##"
+    1:1: clients[0]: needs a key: key = { env = "NAME" }, or key_sha256 = "<64 hex digits>"
+    1:1: clients[0]: needs a key: key = { env = "NAME" }, or key_sha256 = "<64 hex digits>"
+    3:8: clients[0].keys: must be a list of tables; write keys = [{ … }, { … }]
+    3:9: clients[0].keys[0]: needs key or key_sha256
+    3:9: clients[0].keys[0]: has key and key_sha256; write an entry for each
+    3:24: clients[0].keys[0].key_sha256: must be 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them
+    3:41: clients[0].keys[1].key: environment variable EMPTY is empty; give it a value
+    3:49: clients[0].keys[0].expires: is no time of RFC 3339 with its offset; write it as in "2026-12-01T00:00:00Z"
+    3:49: clients[0].keys[0].expires: is no time of RFC 3339 with its offset; write it as in "2026-12-01T00:00:00Z"
+    3:49: clients[0].keys[0].expires: must be a time, as in "2026-12-01T00:00:00Z", not a whole number
+    3:52: clients[0].keys[0].expire: unknown key; did you mean "expires"?
+    3:49: clients[0].keys[1].key: is a key of this client already; remove one of them
+    6:7: clients[1].key: is a key of client "a", too; give each client its own
+    "##);
+}
+
+#[test]
 fn clients_need_names_and_keys_of_their_own() {
     insta::assert_snapshot!(errors(&[
         "[[clients]]",

@@ -76,6 +76,7 @@ impl Fake {
     fn whole() -> Self {
         let mut fake = Self::default();
         fake.env.insert("PUSHYARD_SHOP_KEY", KEY.to_owned());
+        fake.env.insert("PUSHYARD_SHOP_KEY_OLD", "shop-key-of-before".to_owned());
         fake.env.insert("PUSHYARD_STREAM_SECRET", "a secret of many characters".to_owned());
         fake.env.insert("EMPTY", String::new());
         fake.env.insert("NTFY_TOKEN", "tk_0123456789".to_owned());
