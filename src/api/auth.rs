@@ -6,21 +6,16 @@
 //! a listener is only reachable from this machine.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use governor::clock::Clock as GovernorClock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
 use super::client::{Client, KeyHash};
 use super::problem::{Code, Problem};
+use super::rate::{Limiter, Standing};
 use crate::clock::{Clock, Utc};
-use crate::routing::Rate;
 
 /// Tells clients by their keys.
 #[derive(Debug)]
@@ -35,6 +30,8 @@ struct Known {
     /// By the key's hash; `None`: no clients are configured.
     clients: Option<HashMap<KeyHash, Holder>>,
     local: Arc<Caller>,
+    /// Whether any of them has a rate.
+    any_rate: bool,
 }
 
 /// Whose key it is, and until when.
@@ -51,8 +48,6 @@ pub struct Caller {
     limiter: Option<Limiter>,
     clock: Arc<Clock>,
 }
-
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Instant>>;
 
 impl Authenticator {
     /// For these clients; none at all: everyone is `local`.
@@ -98,6 +93,11 @@ impl Authenticator {
         }
     }
 
+    /// Who sends these headers, where any client has a rate: nobody else pays for it.
+    pub(super) fn rated(&self, headers: &HeaderMap) -> Option<Arc<Caller>> {
+        if self.known.load().any_rate { self.caller(headers).ok() } else { None }
+    }
+
     /// Who sends these headers, if it may use the admin API.
     ///
     /// # Errors
@@ -123,8 +123,9 @@ impl Known {
         };
         let local = Arc::new(Caller::new(local, clock));
         if clients.is_empty() {
-            return Self { clients: None, local };
+            return Self { clients: None, local, any_rate: false };
         }
+        let any_rate = clients.iter().any(|client| client.rate.is_some());
         let mut by_key = HashMap::new();
         for client in clients {
             let same = before.and_then(|before| before.of(&client));
@@ -134,7 +135,7 @@ impl Known {
                 by_key.insert(key.hash, holder);
             }
         }
-        Self { clients: Some(by_key), local }
+        Self { clients: Some(by_key), local, any_rate }
     }
 
     /// A client that has not changed.
@@ -147,7 +148,7 @@ impl Known {
 
 impl Caller {
     fn new(client: Client, clock: &Arc<Clock>) -> Self {
-        let limiter = client.rate.map(|rate| limiter(rate, clock));
+        let limiter = client.rate.map(|rate| Limiter::new(rate, clock));
         Self { client, limiter, clock: Arc::clone(clock) }
     }
 
@@ -166,14 +167,18 @@ impl Caller {
         self.client.admin
     }
 
+    /// What is left of its rate; `None`: it has none.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.limiter.as_ref().map(Limiter::standing)
+    }
+
     /// Counts one message against its rate.
     ///
     /// # Errors
     /// 429 with the time to wait.
     pub fn count_message(&self) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        limiter.check().map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now().instant);
+        limiter.count().map_err(|wait| {
             let detail = "this client sends more than its configured rate; slow down";
             Problem::new(Code::RateLimited, detail).retry_after(wait)
         })
@@ -190,32 +195,13 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (one && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
 }
 
-fn limiter(rate: Rate, clock: &Arc<Clock>) -> Limiter {
-    let period = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX);
-    // A period below the clock's nanosecond is no limit in practice.
-    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
-        .unwrap_or(Quota::per_second(std::num::NonZeroU32::MAX));
-    // A saturating cast: a burst is a count of messages, at least one.
-    let burst = std::num::NonZeroU32::new(rate.burst as u32).unwrap_or(std::num::NonZeroU32::MIN);
-    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(Arc::clone(clock)))
-}
-
-/// The house's clock as the limiter reads it.
-#[derive(Clone, Debug)]
-struct Ticks(Arc<Clock>);
-
-impl GovernorClock for Ticks {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        self.0.now().instant
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::client::ClientKey;
     use super::*;
+    use crate::routing::Rate;
 
     fn client(name: &str, key: &[u8], admin: bool) -> Client {
         let keys = vec![KeyHash::of(key).into()];
