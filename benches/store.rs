@@ -274,6 +274,7 @@ impl Bench {
                 idempotency: keys.then(|| hash(n)),
                 warnings: Vec::new(),
                 unresolved: Vec::new(),
+                trace: None,
             })
         };
         (0..count).map(&mut message).collect()

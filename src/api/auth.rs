@@ -6,21 +6,16 @@
 //! a listener is only reachable from this machine.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use governor::clock::Clock as GovernorClock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
 use super::client::{Client, KeyHash};
 use super::problem::{Code, Problem};
-use crate::clock::Clock;
-use crate::routing::Rate;
+use super::rate::{Limiter, Standing};
+use crate::clock::{Clock, Utc};
 
 /// Tells clients by their keys.
 #[derive(Debug)]
@@ -33,8 +28,17 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct Known {
     /// By the key's hash; `None`: no clients are configured.
-    clients: Option<HashMap<KeyHash, Arc<Caller>>>,
+    clients: Option<HashMap<KeyHash, Holder>>,
     local: Arc<Caller>,
+    /// Whether any of them has a rate.
+    any_rate: bool,
+}
+
+/// Whose key it is, and until when.
+#[derive(Debug)]
+struct Holder {
+    caller: Arc<Caller>,
+    expires: Option<Utc>,
 }
 
 /// A client as it is met in requests.
@@ -44,8 +48,6 @@ pub struct Caller {
     limiter: Option<Limiter>,
     clock: Arc<Clock>,
 }
-
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Instant>>;
 
 impl Authenticator {
     /// For these clients; none at all: everyone is `local`.
@@ -64,7 +66,7 @@ impl Authenticator {
     pub fn knows(&self, name: &str) -> bool {
         let known = self.known.load();
         match &known.clients {
-            Some(clients) => clients.values().any(|caller| &*caller.client.name == name),
+            Some(clients) => clients.values().any(|holder| &*holder.caller.client.name == name),
             None => &*known.local.client.name == name,
         }
     }
@@ -72,17 +74,28 @@ impl Authenticator {
     /// Who sends these headers.
     ///
     /// # Errors
-    /// 401 without a key, or with an unknown one.
+    /// 401 without a key, with an unknown one, or with one that has expired.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
         let known = self.known.load();
         let Some(clients) = &known.clients else { return Ok(Arc::clone(&known.local)) };
         let key = bearer(headers).ok_or_else(|| {
             Problem::new(Code::Unauthenticated, "send the header Authorization: Bearer <key>")
         })?;
-        clients
+        let holder = clients
             .get(&KeyHash::of(key))
-            .cloned()
-            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))
+            .ok_or_else(|| Problem::new(Code::Unauthenticated, "no client has this key"))?;
+        match holder.expires {
+            Some(end) if holder.caller.clock.now().utc >= end => {
+                let detail = format!("this key expired at {}; use a newer one", end.rfc3339());
+                Err(Problem::new(Code::Unauthenticated, detail))
+            }
+            Some(_) | None => Ok(Arc::clone(&holder.caller)),
+        }
+    }
+
+    /// Who sends these headers, where any client has a rate: nobody else pays for it.
+    pub(super) fn rated(&self, headers: &HeaderMap) -> Option<Arc<Caller>> {
+        if self.known.load().any_rate { self.caller(headers).ok() } else { None }
     }
 
     /// Who sends these headers, if it may use the admin API.
@@ -110,29 +123,32 @@ impl Known {
         };
         let local = Arc::new(Caller::new(local, clock));
         if clients.is_empty() {
-            return Self { clients: None, local };
+            return Self { clients: None, local, any_rate: false };
         }
+        let any_rate = clients.iter().any(|client| client.rate.is_some());
         let mut by_key = HashMap::new();
         for client in clients {
             let same = before.and_then(|before| before.of(&client));
             let caller = same.unwrap_or_else(|| Arc::new(Caller::new(client, clock)));
             for key in &caller.client.keys {
-                by_key.insert(*key, Arc::clone(&caller));
+                let holder = Holder { caller: Arc::clone(&caller), expires: key.expires };
+                by_key.insert(key.hash, holder);
             }
         }
-        Self { clients: Some(by_key), local }
+        Self { clients: Some(by_key), local, any_rate }
     }
 
     /// A client that has not changed.
     fn of(&self, client: &Client) -> Option<Arc<Caller>> {
         let clients = self.clients.as_ref()?;
-        clients.values().find(|caller| caller.client == *client).cloned()
+        let mut callers = clients.values().map(|holder| &holder.caller);
+        callers.find(|caller| caller.client == *client).cloned()
     }
 }
 
 impl Caller {
     fn new(client: Client, clock: &Arc<Clock>) -> Self {
-        let limiter = client.rate.map(|rate| limiter(rate, clock));
+        let limiter = client.rate.map(|rate| Limiter::new(rate, clock));
         Self { client, limiter, clock: Arc::clone(clock) }
     }
 
@@ -151,14 +167,18 @@ impl Caller {
         self.client.admin
     }
 
+    /// What is left of its rate; `None`: it has none.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.limiter.as_ref().map(Limiter::standing)
+    }
+
     /// Counts one message against its rate.
     ///
     /// # Errors
     /// 429 with the time to wait.
     pub fn count_message(&self) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        limiter.check().map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now().instant);
+        limiter.count().map_err(|wait| {
             let detail = "this client sends more than its configured rate; slow down";
             Problem::new(Code::RateLimited, detail).retry_after(wait)
         })
@@ -175,34 +195,17 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (one && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
 }
 
-fn limiter(rate: Rate, clock: &Arc<Clock>) -> Limiter {
-    let period = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX);
-    // A period below the clock's nanosecond is no limit in practice.
-    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
-        .unwrap_or(Quota::per_second(std::num::NonZeroU32::MAX));
-    // A saturating cast: a burst is a count of messages, at least one.
-    let burst = std::num::NonZeroU32::new(rate.burst as u32).unwrap_or(std::num::NonZeroU32::MIN);
-    RateLimiter::direct_with_clock(quota.allow_burst(burst), Ticks(Arc::clone(clock)))
-}
-
-/// The house's clock as the limiter reads it.
-#[derive(Clone, Debug)]
-struct Ticks(Arc<Clock>);
-
-impl GovernorClock for Ticks {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        self.0.now().instant
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::client::ClientKey;
     use super::*;
+    use crate::routing::Rate;
 
     fn client(name: &str, key: &[u8], admin: bool) -> Client {
-        Client { name: name.into(), keys: vec![KeyHash::of(key)], rate: None, routes: None, admin }
+        let keys = vec![KeyHash::of(key).into()];
+        Client { name: name.into(), keys, rate: None, routes: None, admin }
     }
 
     fn headers(authorization: &[&'static str]) -> HeaderMap {
@@ -239,6 +242,26 @@ mod tests {
         assert_eq!(admin(&["Bearer k-ops"]), None);
         assert_eq!(admin(&["Bearer k-shop"]), Some(Code::Forbidden));
         assert_eq!(admin(&[]), Some(Code::Unauthenticated));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_opens_until_it_expires_and_another_of_the_same_client_goes_on() {
+        let clock = Arc::<Clock>::default();
+        let end = clock.now().utc.plus(Duration::from_secs(60));
+        let old = ClientKey { hash: KeyHash::of(b"old"), expires: Some(end) };
+        let keys = vec![old, KeyHash::of(b"new").into()];
+        let clients = vec![Client { keys, ..client("shop", b"", false) }];
+        let authenticator = Authenticator::new(clients, &clock);
+        let caller = |key| authenticator.caller(&headers(&[key]));
+        let before = caller("Bearer old").unwrap();
+        assert!(Arc::ptr_eq(&before, &caller("Bearer new").unwrap()));
+        // The system's clock stands still meanwhile, which holds ours back a little.
+        tokio::time::advance(Duration::from_secs(120)).await;
+        let problem = caller("Bearer old").unwrap_err();
+        assert_eq!(problem.code(), Code::Unauthenticated);
+        let told = format!("this key expired at {}; use a newer one", end.rfc3339());
+        assert!(format!("{problem:?}").contains(&told), "{problem:?}");
+        caller("Bearer new").unwrap();
     }
 
     #[test]

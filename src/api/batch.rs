@@ -33,6 +33,7 @@ use super::submit::Submitted;
 use super::view::{Accepted, message_uuid};
 use crate::dispatch::Limits;
 use crate::intake::Fault;
+use crate::model::Trace;
 
 /// Lines of one batch that may wait for the disk at once.
 const IN_FLIGHT: usize = 64;
@@ -75,6 +76,7 @@ pub(super) struct BatchAnswer<'a> {
     path = "/v1/messages/batch",
     operation_id = "submitMessages",
     tag = "messages",
+    params(("traceparent" = Option<String>, Header, description = "W3C Trace Context: the `trace` of each of these messages. An invalid one is ignored.", example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
     request_body(content = MessageRequest, content_type = "application/x-ndjson", description = "A message a line. No total size; each line has the limit of a body. Closed after 30 s without a byte."),
     responses((status = 200, description = "An answer a line.", body = BatchAnswer<'_>, content_type = "application/x-ndjson"))
 )]
@@ -90,12 +92,13 @@ pub(super) async fn submit(
     }
     // The request lasts as long as its answer does.
     let permit = parts.extensions.get::<Permit>().cloned();
+    let trace = read::trace(&parts.headers);
     let lines = Lines::new(body, shared.state.limits);
     let answers = stream::unfold(lines, |mut lines| async {
         let line = lines.next().await?;
         Some((line, lines))
     })
-    .map(move |line| answer(Arc::clone(&shared), Arc::clone(&caller), line))
+    .map(move |line| answer(Arc::clone(&shared), Arc::clone(&caller), trace, line))
     .buffered(IN_FLIGHT)
     .inspect(move |_| {
         let _ = &permit;
@@ -122,12 +125,13 @@ fn check(headers: &HeaderMap) -> Result<(), Problem> {
 async fn answer(
     shared: Arc<Shared>,
     caller: Arc<Caller>,
+    trace: Option<Trace>,
     line: io::Result<Line>,
 ) -> io::Result<Bytes> {
     let Line { number, text } = line?;
     let result = match text {
         Err(TooLong) => Err(read::too_large(&shared.state.limits)),
-        Ok(text) => patient(&shared, &caller, &text).await,
+        Ok(text) => patient(&shared, &caller, trace, &text).await,
     };
     shared.count(&caller, result.as_ref());
     let answer = match &result {
@@ -159,9 +163,14 @@ fn accepted(line: u64, submitted: &Submitted) -> BatchAnswer<'_> {
 }
 
 /// Offers a line until it is taken or refused for good.
-async fn patient(shared: &Shared, caller: &Arc<Caller>, text: &[u8]) -> Result<Submitted, Problem> {
+async fn patient(
+    shared: &Shared,
+    caller: &Arc<Caller>,
+    trace: Option<Trace>,
+    text: &[u8],
+) -> Result<Submitted, Problem> {
     loop {
-        let offer = AssertUnwindSafe(shared.offer(caller, None, text)).catch_unwind().await;
+        let offer = AssertUnwindSafe(shared.offer(caller, None, trace, text)).catch_unwind().await;
         let problem = match offer {
             Ok(Ok(submitted)) => return Ok(submitted),
             Ok(Err(problem)) if passes(problem.code()) => problem,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
+use crate::clock::Utc;
 use crate::routing::Rate;
 
 /// One of `[[clients]]`.
@@ -14,13 +15,29 @@ pub struct Client {
     /// Its name; unique. In metrics, and the owner of its messages.
     pub name: Arc<str>,
     /// Any of them opens; at least one, and no other client's.
-    pub keys: Vec<KeyHash>,
+    pub keys: Vec<ClientKey>,
     /// Messages that it may send.
     pub rate: Option<Rate>,
     /// The routes that it may name; `None`: all.
     pub routes: Option<Vec<Arc<str>>>,
     /// Whether it may use the admin API and see what belongs to other clients.
     pub admin: bool,
+}
+
+/// One of a client's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKey {
+    /// What it is known by.
+    pub hash: KeyHash,
+    /// From when on it opens nothing; `None`: never.
+    pub expires: Option<Utc>,
+}
+
+impl From<KeyHash> for ClientKey {
+    /// A key that never expires.
+    fn from(hash: KeyHash) -> Self {
+        Self { hash, expires: None }
+    }
 }
 
 /// SHA-256 of a client's key. Keys are drawn at random and long, so one round

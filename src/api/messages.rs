@@ -46,6 +46,7 @@ struct SubmitQuery {
     params(
         ("wait" = Option<String>, Query, description = "Wait until every delivery has settled, at most this long (at most 60s): a duration such as `10s`, or seconds.", example = "10s"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters. The same key and body within 24 h gives the first answer again; the same key with another body is refused. The body's `idempotency_key` is the same."),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context: shown as the message's `trace`, and logged with each attempt. An invalid one is ignored.", example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = MessageRequest, content_type = "application/json"),
     responses(
@@ -64,7 +65,7 @@ pub(super) async fn submit(
         read::media(&parts.headers, Media::Json)?;
         let key = read::idempotency_key(&parts.headers)?;
         let bytes = read::body(&parts.headers, body, &shared.state.limits).await?;
-        let submitted = shared.offer(&caller, key, &bytes).await?;
+        let submitted = shared.offer(&caller, key, read::trace(&parts.headers), &bytes).await?;
         Ok((submitted, wait))
     };
     let result = read.await;

@@ -12,6 +12,7 @@ mod messages;
 mod openapi;
 mod page;
 mod problem;
+mod rate;
 mod read;
 mod receipts;
 mod submit;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
+use axum::middleware::from_fn_with_state;
 use pushyard_providers::stream::Tokens;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -34,7 +36,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use auth::{Authenticator, Caller};
-pub use client::{Client, KeyHash};
+pub use client::{Client, ClientKey, KeyHash};
 pub use layers::{Admit, HEADROOM, HeaderLimit, Observe, RequestId};
 pub use page::{Page, bad_cursor};
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
@@ -109,7 +111,8 @@ pub fn router(state: ApiState) -> Router {
         .layer(RequestId) // every answer has one
         .layer(Observe::new(Arc::clone(&state.telemetry), "api")) // and is counted
         .layer(CatchPanicLayer::custom(problem::panicked)) // a fault of ours is an answer, too
-        .layer(Admit::new(state.limits.max_requests)); // refuses at once what is too much
+        .layer(Admit::new(state.limits.max_requests)) // refuses at once what is too much
+        .layer(from_fn_with_state(Arc::clone(&state.authenticator), rate::tell)); // "slow down"
     let shared = Shared {
         intake: Intake::new(Arc::clone(&state.clock), rand::make_rng()),
         in_progress: InProgress::default(),

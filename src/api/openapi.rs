@@ -160,7 +160,8 @@ fn complete_operation(operation: &mut Operation) {
     let own = PROBLEMS.iter().find(|(name, _)| *name == id).map(|(_, codes)| *codes);
     let mut codes: Vec<Code> = own.into_iter().flatten().chain(COMMON).copied().collect();
     // Whatever has problems of its own asks for a key, but for devices' word.
-    if own.is_some() && id != RECEIPT {
+    let keyed = own.is_some() && id != RECEIPT;
+    if keyed {
         codes.push(Code::Unauthenticated);
         operation.security = Some(vec![SecurityRequirement::new(KEY, Vec::<String>::new())]);
     }
@@ -172,8 +173,11 @@ fn complete_operation(operation: &mut Operation) {
     for (status, codes) in by_status {
         responses.insert(status.to_string(), RefOr::T(problem(status, &codes)));
     }
-    for response in responses.values_mut() {
+    for (status, response) in responses {
         if let RefOr::T(response) = response {
+            if keyed && (status.starts_with('2') || status == "429") {
+                response.headers.extend(rate_headers());
+            }
             let id = header(
                 "Names this request; yours, if you sent one of 1 to 128 printable characters.",
                 Type::String,
@@ -198,6 +202,19 @@ fn problem(status: u16, codes: &[Code]) -> Described {
         response = response.header("WWW-Authenticate", header("`Bearer`.", Type::String));
     }
     response.build()
+}
+
+/// What a client with a rate is told.
+fn rate_headers() -> impl Iterator<Item = (String, RefOr<Header>)> {
+    [
+        ("RateLimit-Limit", "With a rate: messages that may be sent at once.", Type::Integer),
+        ("RateLimit-Remaining", "With a rate: those that may be sent now.", Type::Integer),
+        ("RateLimit-Reset", "With a rate: seconds until all may be sent.", Type::Integer),
+        ("RateLimit", "The same as the newer draft says it: `\"messages\";r=9;t=1`.", Type::String),
+        ("RateLimit-Policy", "With a rate: `\"messages\";q=10;w=2`.", Type::String),
+    ]
+    .into_iter()
+    .map(|(name, text, kind)| (name.to_owned(), RefOr::T(header(text, kind))))
 }
 
 fn header(description: &str, kind: Type) -> Header {

@@ -15,9 +15,13 @@ use serde::de::DeserializeOwned;
 use super::problem::{Code, Problem};
 use crate::dispatch::Limits;
 use crate::intake::{Fault, idempotency};
+use crate::model::Trace;
 
 /// The header that names an idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The header with a trace (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
 
 /// What a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +183,14 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
         let detail = "the query cannot be read; is a parameter given twice?".to_owned();
         Problem::invalid(vec![Fault { pointer: "/query".to_owned(), detail, code: "malformed" }])
     })
+}
+
+/// The trace that a request is part of, if it is part of one and says so properly.
+pub(super) fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let trace = Trace::parse(values.next()?.as_bytes());
+    // Two of them say nothing (W3C Trace Context, section 3.2).
+    trace.filter(|_| values.next().is_none())
 }
 
 /// The key of the header, if there is one.

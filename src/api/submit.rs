@@ -17,7 +17,7 @@ use super::auth::Caller;
 use super::problem::{Code, Problem};
 use crate::intake::idempotency::{self, Held, Taken};
 use crate::intake::{self, Offered, json};
-use crate::model::{Body, Device, Durability, Idempotency, MAX_DELIVERIES, Message, User};
+use crate::model::{Body, Device, Durability, Idempotency, MAX_DELIVERIES, Message, Trace, User};
 use crate::store::{Store, StoreError};
 use crate::telemetry::MessageResult;
 
@@ -75,6 +75,7 @@ impl Shared {
         &self,
         caller: &Arc<Caller>,
         header_key: Option<&str>,
+        trace: Option<Trace>,
         bytes: &[u8],
     ) -> Result<Submitted, Problem> {
         if self.state.closed.is_cancelled() {
@@ -97,6 +98,7 @@ impl Shared {
             header_key,
             devices: &devices,
             idempotency,
+            trace,
         };
         let body = self.intake.prepare(&node, offered, &self.state.catalog.load())?;
         drop(node);

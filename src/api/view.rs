@@ -110,6 +110,10 @@ pub(super) struct Head<'a> {
     expires_at: String,
     /// The backend's own labels.
     metadata: &'a BTreeMap<String, String>,
+    /// The `traceparent` that it came with. Absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    trace: Option<String>,
     /// How many deliveries are in each state; states without any are absent.
     #[schema(value_type = BTreeMap<String, u32>)]
     counts: Counts,
@@ -260,6 +264,7 @@ impl<'a> Standing<'a> {
             accepted_at: message.id.accepted_at().rfc3339(),
             expires_at: message.expires_at().rfc3339(),
             metadata: &message.metadata,
+            trace: message.trace.map(|trace| trace.to_string()),
             counts: self.counts(),
         }
     }

@@ -15,13 +15,13 @@ use super::provider::provider;
 use crate::api::{Client, KeyHash};
 
 use super::source::Sources;
-use super::value::{At, Field, Origin, nearest};
+use super::value::{At, Field, nearest};
 use super::{AdminSettings, ProviderEntry, ServerSettings, Settings};
 use crate::routing::{Balance, Member, ProviderIndex, Route};
 use crate::stream;
 
 /// A client's key below this many characters can be guessed.
-const SHORTEST_KEY: usize = 16;
+pub(super) const SHORTEST_KEY: usize = 16;
 
 /// Names become labels, parts of URLs and of store keys.
 const LONGEST_NAME: usize = 64;
@@ -70,10 +70,12 @@ impl Check<'_> {
         let clients = self.clients(file.clients, &known(&names));
         let server = ServerSettings {
             listen: file.api_listen.clone().or(API_LISTEN.into()),
+            tls: self.tls(file.api_tls.as_ref()),
             watch: file.watch,
         };
         let admin = AdminSettings {
             listen: file.admin_listen.clone().or(ADMIN_LISTEN.into()),
+            tls: self.tls(file.admin_tls.as_ref()),
             open_metrics: file.open_metrics,
         };
         let stream = self.stream(file.stream, &providers);
@@ -95,6 +97,7 @@ impl Check<'_> {
             warnings: Vec::new(),
         };
         self.warn_of_nothing(&settings);
+        self.warn_of_keys(&settings.clients);
         self.warn_of_providers(&settings);
         self.warn_of_routes(&settings.routes);
         settings.warnings = self.warnings.take();
@@ -261,57 +264,15 @@ impl Check<'_> {
         if let Some(name) = name {
             self.fault_if(&name.spot, check_name(&name.value));
         }
-        if written.key.is_absent() && written.key_sha256.is_absent() {
-            let detail =
-                "needs a key: key = { env = \"NAME\" }, or key_sha256 = \"<64 hex digits>\"";
-            self.faults.add(&written.spot, detail);
-        }
-        let own = name.map_or("", |name| name.value.as_str());
-        let keys = [self.key(written.key, own), self.hashed_key(written.key_sha256)];
-        let keys: Vec<_> = keys.into_iter().flatten().collect();
-        for At { value, spot } in &keys {
-            if let Some((_, of)) = taken.iter().find(|(known, _)| known == value) {
-                let detail = format!("is a key of client {of:?}, too; give each client its own");
-                self.faults.add(spot, detail);
-            }
-        }
-        taken.extend(keys.iter().map(|at| (at.value, own.to_owned())));
+        let keys = self.keys(&written, taken);
         let bound = written.routes.at().map(|at| self.bound(at, routes));
         Some(Client {
             name: name?.value.as_str().into(),
-            keys: keys.into_iter().map(|at| at.value).collect(),
+            keys,
             rate: written.rate,
             routes: bound,
             admin: written.admin,
         })
-    }
-
-    fn key(&self, written: Field<Origin>, client: &str) -> Option<At<KeyHash>> {
-        let At { value, spot } = written.at()?;
-        let key = self.secret(value, &spot)?;
-        if !key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let detail = "must be visible ASCII without spaces: it is sent in a header";
-            self.faults.add(&spot, detail);
-            return None;
-        }
-        if key.expose().len() < SHORTEST_KEY {
-            self.warn(format!(
-                "clients.{client}: its key is shorter than {SHORTEST_KEY} characters and can be \
-                 guessed; draw a longer one"
-            ));
-        }
-        Some(At { value: KeyHash::of(key.expose().as_bytes()), spot })
-    }
-
-    fn hashed_key(&self, written: Field<String>) -> Option<At<KeyHash>> {
-        let At { value, spot } = written.at()?;
-        let Some(value) = KeyHash::from_hex(&value) else {
-            let detail =
-                "must be 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them";
-            self.faults.add(&spot, detail);
-            return None;
-        };
-        Some(At { value, spot })
     }
 
     /// The routes that a client may name.

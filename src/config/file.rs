@@ -17,6 +17,7 @@ use super::error::Spot;
 use super::read::Table;
 use super::units::show_duration;
 use super::value::{At, Field, Origin, nearest, one_of};
+use crate::clock::Utc;
 use crate::dispatch;
 use crate::routing::{Balance, Rate};
 use crate::store;
@@ -50,7 +51,9 @@ const LONGEST_KEEPALIVE: Duration = Duration::from_secs(70);
 /// The whole file.
 pub(super) struct File {
     pub(super) api_listen: Field<SocketAddr>,
+    pub(super) api_tls: Option<Tls>,
     pub(super) admin_listen: Field<SocketAddr>,
+    pub(super) admin_tls: Option<Tls>,
     pub(super) open_metrics: bool,
     pub(super) watch: bool,
     pub(super) admin_events: Option<Events>,
@@ -62,6 +65,13 @@ pub(super) struct File {
     pub(super) dispatch: dispatch::Settings,
     pub(super) limits: dispatch::Limits,
     pub(super) log: LogSettings,
+}
+
+/// `tls` of a listener.
+pub(super) struct Tls {
+    pub(super) spot: Spot,
+    pub(super) cert: Field<String>,
+    pub(super) key: Field<String>,
 }
 
 /// `[stream]`.
@@ -79,10 +89,19 @@ pub(super) struct Client {
     pub(super) name: Field<String>,
     pub(super) key: Field<Origin>,
     pub(super) key_sha256: Field<String>,
+    pub(super) keys: Vec<Key>,
     pub(super) rate: Option<Rate>,
     pub(super) routes: Field<Vec<At<String>>>,
     pub(super) admin: bool,
     pub(super) events: Option<Events>,
+}
+
+/// One of a client's `keys`.
+pub(super) struct Key {
+    pub(super) spot: Spot,
+    pub(super) key: Field<Origin>,
+    pub(super) key_sha256: Field<String>,
+    pub(super) expires: Field<Utc>,
 }
 
 /// Where events are posted: `events` of a client, or of `[admin]`.
@@ -107,13 +126,13 @@ pub(super) struct Route {
 pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     root.later(&["egress"]);
     let mut server = root.table("server");
-    server.later(&["tls"]);
     let api_listen = server.address("listen");
+    let api_tls = tls(&mut server);
     let watch = server.flag("watch").or(false);
     server.finish();
     let mut admin = root.table("admin");
-    admin.later(&["tls"]);
     let admin_listen = admin.address("listen");
+    let admin_tls = tls(&mut admin);
     let open_metrics = admin.flag("open_metrics").or(true);
     let admin_events = events(&mut admin);
     admin.finish();
@@ -121,8 +140,10 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     let store = store(root.table("store"), limits.max_idempotency_keys);
     let file = File {
         api_listen,
+        api_tls,
         watch,
         admin_listen,
+        admin_tls,
         open_metrics,
         admin_events,
         stream: stream(root.table("stream")),
@@ -136,6 +157,14 @@ pub(super) fn read(mut root: Table<'_>, kinds: &[&'static Kind]) -> File {
     };
     root.finish();
     file
+}
+
+fn tls(of: &mut Table<'_>) -> Option<Tls> {
+    let mut table = of.table("tls");
+    let tls = Tls { spot: table.spot.clone(), cert: table.text("cert"), key: table.text("key") };
+    let is_there = table.is_there();
+    table.finish();
+    is_there.then_some(tls)
 }
 
 fn stream(mut table: Table<'_>) -> Stream {
@@ -193,6 +222,7 @@ fn client(mut table: Table<'_>) -> Client {
         name: table.text("name"),
         key: table.secret("key"),
         key_sha256: table.text("key_sha256"),
+        keys: table.tables("keys").into_iter().map(key).collect(),
         rate: rate(&mut table),
         routes: table.texts("routes"),
         admin: table.flag("admin").or(false),
@@ -200,6 +230,17 @@ fn client(mut table: Table<'_>) -> Client {
     };
     table.finish();
     client
+}
+
+fn key(mut table: Table<'_>) -> Key {
+    let key = Key {
+        spot: table.spot.clone(),
+        key: table.secret("key"),
+        key_sha256: table.text("key_sha256"),
+        expires: table.moment("expires"),
+    };
+    table.finish();
+    key
 }
 
 fn events(of: &mut Table<'_>) -> Option<Events> {

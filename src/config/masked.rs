@@ -6,8 +6,9 @@ use serde_json::{Map, Value as Json, json};
 use pushyard_providers::settings::Value;
 
 use super::units::{show_duration, show_size};
-use super::{ProviderEntry, Settings};
+use super::{ProviderEntry, Settings, Tls};
 use crate::api::Client;
+use crate::clock::Utc;
 use crate::dispatch;
 use crate::feedback::Target;
 use crate::model::EventKind;
@@ -27,9 +28,14 @@ impl Settings {
             Format::Text => "text",
         };
         json!({
-            "server": { "listen": self.server.listen.to_string(), "watch": self.server.watch },
+            "server": {
+                "listen": self.server.listen.to_string(),
+                "tls": self.server.tls.as_ref().map(tls),
+                "watch": self.server.watch,
+            },
             "admin": {
                 "listen": self.admin.listen.to_string(),
+                "tls": self.admin.tls.as_ref().map(tls),
                 "open_metrics": self.admin.open_metrics,
                 "events": self.operators.as_ref().map(|operators| json!({
                     "url": shown_url(&operators.target),
@@ -54,6 +60,7 @@ impl Settings {
             "name": client.name,
             "key": MASK,
             "keys": client.keys.len(),
+            "keys_expire": client.keys.iter().map(|key| key.expires.map(Utc::rfc3339)).collect::<Vec<_>>(),
             "rate": client.rate.map(rate),
             "routes": client.routes,
             "admin": client.admin,
@@ -83,6 +90,10 @@ impl Settings {
             "weights": weights,
         })
     }
+}
+
+fn tls(tls: &Tls) -> Json {
+    json!({ "cert": tls.cert.display().to_string(), "key": tls.key.display().to_string() })
 }
 
 fn stream(settings: &stream::Settings) -> Json {

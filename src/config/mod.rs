@@ -8,19 +8,22 @@
 //!
 //! The other files: `read` and `value` (the typed reader under `file`), `secret`
 //! and `source` (environment and file system, handed in), `provider`
-//! (the entries of their lists), `error`, `units`, and for people `masked` and
+//! (the entries of their lists), `tls` (the listeners' certificates), `keys` (the
+//! clients'), `error`, `units`, and for people `masked` and
 //! `summary`.
 
 mod check;
 mod error;
 mod events;
 mod file;
+mod keys;
 mod masked;
 mod provider;
 mod read;
 mod secret;
 mod source;
 mod summary;
+mod tls;
 mod units;
 mod value;
 
@@ -51,6 +54,7 @@ use crate::telemetry::LogSettings;
 pub use error::{ConfigError, Errors};
 pub use provider::ProviderEntry;
 pub use source::{Sources, SystemSources};
+pub use tls::Tls;
 
 /// A configuration that can be run.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,19 +88,23 @@ pub struct Settings {
 }
 
 /// `[server]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// Where backends connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whom the listener proves to be; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// Whether a changed configuration file is taken up without being told.
     pub watch: bool,
 }
 
 /// `[admin]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdminSettings {
     /// Where operators connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whom the listener proves to be; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// Whether `/metrics` needs no key.
     pub open_metrics: bool,
 }

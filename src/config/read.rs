@@ -19,6 +19,8 @@ use super::units;
 use super::value::{
     At, Field, Origin, amount, duration, expects, nearest, number, one_of, text, unknown_word,
 };
+use crate::clock::Utc;
+use crate::intake::time::rfc3339;
 
 /// One level of the tree that nobody may leave with keys unread.
 pub(super) struct Table<'a> {
@@ -185,6 +187,21 @@ impl<'a> Table<'a> {
     /// A duration, or zero.
     pub(super) fn duration_or_zero(&mut self, key: &'static str) -> Field<Duration> {
         self.read(key, duration)
+    }
+
+    /// A moment, as a text or as TOML's own kind of value.
+    pub(super) fn moment(&mut self, key: &'static str) -> Field<Utc> {
+        self.read(key, |value| {
+            let read = match value {
+                DeValue::String(text) => rfc3339(text),
+                DeValue::Datetime(moment) => rfc3339(&moment.to_string()),
+                other => return Err(expects("a time, as in \"2026-12-01T00:00:00Z\"", other)),
+            };
+            read.ok_or_else(|| {
+                "is no time of RFC 3339 with its offset; write it as in \"2026-12-01T00:00:00Z\""
+                    .to_owned()
+            })
+        })
     }
 
     /// A size in bytes within a range.
@@ -367,12 +384,16 @@ impl<'a> Table<'a> {
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Self> {
         let Some((spot, value)) = self.find(key) else { return Vec::new() };
         let DeValue::Array(items) = value else {
-            self.faults.add(&spot, format!("must be a list of tables; write [[{key}]]"));
+            let detail = match self.spot.key.is_empty() {
+                true => format!("must be a list of tables; write [[{key}]]"),
+                false => format!("must be a list of tables; write {key} = [{{ … }}, {{ … }}]"),
+            };
+            self.faults.add(&spot, detail);
             return Vec::new();
         };
         let mut tables = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            let spot = Spot { key: format!("{key}[{at}]"), offset: item.span().start };
+            let spot = Spot { key: format!("{}[{at}]", spot.key), offset: item.span().start };
             match item.get_ref() {
                 DeValue::Table(entries) => tables.push(self.child(spot, Some(entries))),
                 other => self.faults.add(&spot, expects("a table", other)),

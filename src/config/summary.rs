@@ -1,7 +1,7 @@
 //! What a configuration would run, a line each: the end of `pushyard check`.
 
 use super::units::{about_size, show_duration, show_size};
-use super::{ProviderEntry, Settings};
+use super::{ProviderEntry, Settings, Tls};
 use crate::api::Client;
 use crate::clock::Utc;
 use crate::routing::Route;
@@ -15,8 +15,12 @@ impl Settings {
     pub fn summary(&self) -> Vec<String> {
         let metrics = if self.admin.open_metrics { "open" } else { "with a key" };
         let mut lines = vec![
-            format!("api       http://{}", self.server.listen),
-            format!("admin     http://{} (/metrics {metrics})", self.admin.listen),
+            format!("api       {}://{}", scheme(&self.server.tls), self.server.listen),
+            format!(
+                "admin     {}://{} (/metrics {metrics})",
+                scheme(&self.admin.tls),
+                self.admin.listen
+            ),
             format!(
                 "store     {} (embedded): settled messages stay {} or until {}",
                 self.store.path.display(),
@@ -58,6 +62,10 @@ impl Settings {
         let tiers = if tiers.is_empty() { "nobody".to_owned() } else { tiers.join(" then ") };
         format!("route     {}: {tiers}, {}", route.name, route.balance.word())
     }
+}
+
+fn scheme(tls: &Option<Tls>) -> &'static str {
+    if tls.is_some() { "https" } else { "http" }
 }
 
 fn provider(entry: &ProviderEntry) -> String {

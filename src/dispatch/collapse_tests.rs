@@ -39,6 +39,7 @@ fn messages<const N: usize>(key: Option<&str>) -> [Message; N] {
         idempotency: None,
         warnings: Vec::new(),
         unresolved: Vec::new(),
+        trace: None,
     })
 }
 

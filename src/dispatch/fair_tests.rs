@@ -59,6 +59,7 @@ impl Queue {
             idempotency: None,
             warnings: Vec::new(),
             unresolved: Vec::new(),
+            trace: None,
         };
         let lane = self.lane(route);
         let entry = self.deliveries.add_message(&message, ClientIndex(client));

@@ -17,8 +17,8 @@ pub(super) fn tell(fact: &Fact, catalog: &Catalog, telemetry: &Telemetry) {
                 took: *took,
             });
         }
-        Fact::Attempted { delivery, provider, answer, elapsed } => {
-            telemetry.attempted(*delivery, id(*provider), answer, *elapsed);
+        Fact::Attempted { delivery, trace, provider, answer, elapsed } => {
+            telemetry.attempted(*delivery, *trace, id(*provider), answer, *elapsed);
         }
         Fact::FailedOver { route, from, to, reason } => {
             telemetry.failed_over(route, id(*from), id(*to), reason);

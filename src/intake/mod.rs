@@ -28,7 +28,7 @@ pub use recipients::{
 pub use validate::{FIELDS, NOTIFICATION_FIELDS};
 
 use crate::clock::Clock;
-use crate::model::{Body, Device, IdGenerator, Idempotency, Message, MessageId};
+use crate::model::{Body, Device, IdGenerator, Idempotency, Message, MessageId, Trace};
 use crate::routing::Catalog;
 use json::Node;
 use validate::Rules;
@@ -53,6 +53,8 @@ pub struct Offered<'a> {
     pub devices: &'a BTreeMap<String, Vec<Device>>,
     /// The key's and the body's hashes, when there is a key.
     pub idempotency: Option<Idempotency>,
+    /// The trace that the call is part of.
+    pub trace: Option<Trace>,
 }
 
 /// Why a request does not become a message.
@@ -103,6 +105,7 @@ impl Intake {
             idempotency: offered.idempotency,
             warnings: resolved.warnings,
             unresolved: resolved.unresolved,
+            trace: offered.trace,
         };
         Ok(Body::encoded(message, resolved.encoded))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pushyard_providers::{Address, Push};
 use serde::{Deserialize, Serialize};
 
-use super::MessageId;
+use super::{MessageId, Trace};
 use crate::clock::Utc;
 
 /// A message as it was accepted. Never changed afterwards.
@@ -39,6 +39,8 @@ pub struct Message {
     pub warnings: Vec<Warning>,
     /// Recipients that could not be turned into deliveries.
     pub unresolved: Vec<Unresolved>,
+    /// The trace that it is part of at its backend.
+    pub trace: Option<Trace>,
 }
 
 impl Message {

@@ -8,6 +8,7 @@ mod event;
 mod gone;
 mod id;
 mod message;
+mod trace;
 
 pub use body::{Body, Encoded};
 pub use delivery::{Attempt, Excluded, Progress, Reason, State, message_state};
@@ -16,3 +17,4 @@ pub use event::{DeliveryEvent, EventId, EventKind, EventKinds};
 pub use gone::{Gone, Proof, gone_key};
 pub use id::{DeliveryId, IdGenerator, MAX_DELIVERIES, MessageId};
 pub use message::{Durability, Idempotency, Message, OnAmbiguous, Recipient, Unresolved, Warning};
+pub use trace::{Trace, TraceId};

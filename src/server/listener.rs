@@ -5,22 +5,26 @@
 //! `hyper-util`, whose own look at them has no time limit: a peer that connects
 //! and stays silent would be kept for ever. From then on hyper's timer ends what
 //! sends no complete header in time, idle connections among them; HTTP/2
-//! connections are asked for a sign of life instead.
+//! connections are asked for a sign of life instead. Under TLS the version is told
+//! by ALPN, and the handshake has its own time limit.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
@@ -54,10 +58,29 @@ const WRITE_STALL: Duration = Duration::from_secs(10);
 /// How often an incomplete preface is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// A peer that wants to speak TLS has said so within this time, round trips to the
+/// other side of the world included.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The first byte of a connection under TLS: a record with a handshake message (RFC
+/// 8446, section 5.1). No HTTP method begins with it.
+const TLS_RECORD: u8 = 22;
+
+/// What a peer gets that speaks HTTP to a listener with TLS.
+const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+    content-type: text/plain\r\ncontent-length: 54\r\n\r\nthis port speaks HTTPS; write https:// in the address\n";
+
 /// Serves until `stop` is cancelled; then takes no more connections, ends the idle
-/// ones, and gives requests that are being answered [`LAST_ANSWERS`].
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    run(listener, router, limits, None, stop).await;
+/// ones, and gives requests that are being answered [`LAST_ANSWERS`]. With `tls`,
+/// connections without it are turned away.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
+    run(listener, router, limits, tls, None, stop).await;
 }
 
 /// The same for devices, whose answers have no end: one that takes nothing of what
@@ -66,23 +89,26 @@ pub async fn serve_devices(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    tls: Option<TlsAcceptor>,
     stop: CancellationToken,
 ) {
-    run(listener, router, limits, Some(WRITE_STALL), stop).await;
+    run(listener, router, limits, tls, Some(WRITE_STALL), stop).await;
 }
 
 async fn run(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    tls: Option<TlsAcceptor>,
     write_stall: Option<Duration>,
     stop: CancellationToken,
 ) {
     let connection = Connection {
-        http1: Arc::new(builder(limits).http1_only()),
-        http2: Arc::new(builder(limits).http2_only()),
+        http1: http1(limits),
+        http2: http2(limits),
         router: router.layer(HeaderLimit::new(&limits)).layer(RequestId),
         limits,
+        tls,
         write_stall,
         stop: stop.clone(),
     };
@@ -122,31 +148,35 @@ async fn pause(error: &io::Error) {
     }
 }
 
-fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
+fn http1(limits: Limits) -> http1::Builder {
     let header_bytes = limits.max_header_bytes.saturating_mul(HEADROOM as u32);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    let mut http1 = builder.http1();
-    http1
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
         .max_buf_size(LEAST_HEADER_BYTES.max(header_bytes as usize))
         .max_headers(limits.max_headers.saturating_mul(HEADROOM));
     builder
-        .http2()
+}
+
+fn http2(limits: Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.idle_timeout)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_header_list_size(header_bytes);
+        .max_header_list_size(limits.max_header_bytes.saturating_mul(HEADROOM as u32));
     builder
 }
 
 #[derive(Clone)]
 struct Connection {
-    http1: Arc<auto::Builder<TokioExecutor>>,
-    http2: Arc<auto::Builder<TokioExecutor>>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     router: Router,
     limits: Limits,
+    tls: Option<TlsAcceptor>,
     write_stall: Option<Duration>,
     stop: CancellationToken,
 }
@@ -157,35 +187,103 @@ impl Connection {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let version = tokio::time::timeout(self.limits.idle_timeout, is_http2(&stream));
-        let http2 = tokio::select! {
-            version = version => match version {
-                Ok(Ok(http2)) => http2,
-                // Gone, or silent for too long: there is nothing to answer.
-                Ok(Err(_)) | Err(_) => return,
+        if let Some(tls) = &self.tls {
+            let shaken = shake(tls, stream, self.write_stall);
+            let Some(mut stream) = self.within(HANDSHAKE, shaken).await else { return };
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return self.converse(stream, false, peer).await;
+            }
+            // hyper would wait for it without a limit.
+            let mut preface = [0; PREFACE.len()];
+            let read = stream.read_exact(&mut preface);
+            if self.within(self.limits.idle_timeout, read).await.is_some() {
+                let (read, write) = tokio::io::split(stream);
+                let stream = tokio::io::join(io::Cursor::new(preface).chain(read), write);
+                self.converse(stream, true, peer).await;
+            }
+        } else {
+            let version = self.within(self.limits.idle_timeout, is_http2(&stream)).await;
+            let Some(http2) = version else { return };
+            let stream = Patient::new(stream, self.write_stall);
+            self.converse(stream, http2, peer).await;
+        }
+    }
+
+    /// What a connection begins with; `None` when its peer is gone or silent for too
+    /// long, or we stop: there is nothing to answer.
+    async fn within<T>(
+        &self,
+        time: Duration,
+        beginning: impl Future<Output = io::Result<T>>,
+    ) -> Option<T> {
+        tokio::select! {
+            begun = tokio::time::timeout(time, beginning) => match begun {
+                Ok(Ok(begun)) => Some(begun),
+                Ok(Err(error)) => {
+                    debug!(%error, "a connection did not begin");
+                    None
+                }
+                Err(_) => None,
             },
-            () = self.stop.cancelled() => return,
-        };
-        let builder = if http2 { &self.http2 } else { &self.http1 };
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    async fn converse<S>(self, stream: S, http2: bool, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let router = self.router.map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             request
         });
-        let io = TokioIo::new(Patient::new(stream, self.write_stall));
-        let connection =
-            builder.serve_connection_with_upgrades(io, TowerToHyperService::new(router));
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+        let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
+        let result = if http2 {
+            let connection = self.http2.serve_connection(io, service);
+            until_told(connection, http2::Connection::graceful_shutdown, &self.stop).await
+        } else {
+            let connection = self.http1.serve_connection(io, service).with_upgrades();
+            until_told(connection, http1::UpgradeableConnection::graceful_shutdown, &self.stop)
+                .await
         };
         if let Err(error) = result {
             debug!(%error, "a connection ended early");
         }
     }
+}
+
+/// Runs a connection to its end, which we ask for when we stop.
+async fn until_told<C: Future>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    stop: &CancellationToken,
+) -> C::Output {
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            shut_down(connection.as_mut());
+            connection.await
+        }
+    }
+}
+
+/// The handshake. Whoever speaks HTTP instead is told so in it.
+async fn shake(
+    tls: &TlsAcceptor,
+    mut stream: TcpStream,
+    write_stall: Option<Duration>,
+) -> io::Result<TlsStream<Patient>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != TLS_RECORD {
+        // What is left unread would turn the close into a reset, which can overtake
+        // the answer.
+        let _ = stream.try_read(&mut [0; LEAST_HEADER_BYTES]);
+        stream.write_all(SPEAK_TLS).await?;
+        stream.shutdown().await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not TLS"));
+    }
+    tls.accept(Patient::new(stream, write_stall)).await
 }
 
 /// Whether the connection begins with the HTTP/2 preface. Takes nothing away.
@@ -209,8 +307,9 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
 
     use super::*;
@@ -224,6 +323,10 @@ mod tests {
     }
 
     async fn serving(limits: Limits) -> Serving {
+        serving_with(limits, None).await
+    }
+
+    async fn serving_with(limits: Limits, tls: Option<TlsAcceptor>) -> Serving {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
@@ -240,7 +343,7 @@ mod tests {
                     "released"
                 }),
             );
-        tasks.spawn(serve(listener, router, limits, stop.clone()));
+        tasks.spawn(serve(listener, router, limits, tls, stop.clone()));
         Serving { address, stop, tasks, entered, release }
     }
 
@@ -252,6 +355,39 @@ mod tests {
         // A reset after the answer is an end as well.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn localhost() -> (TlsAcceptor, rustls::RootCertStore) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        (TlsAcceptor::from(Arc::new(config)), roots)
+    }
+
+    async fn shake_hands(
+        address: SocketAddr,
+        roots: &rustls::RootCertStore,
+        alpn: &[&[u8]],
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = TcpStream::connect(address).await?;
+        connector.connect("localhost".try_into().unwrap(), stream).await
     }
 
     fn quick() -> Limits {
@@ -317,6 +453,72 @@ mod tests {
         tasks.spawn(connection);
         let request = http::Request::get("http://a/").body(String::new()).unwrap();
         assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn under_tls_the_version_is_what_alpn_says() {
+        let (tls, roots) = localhost();
+        let serving = serving_with(quick(), Some(tls)).await;
+        for alpn in [&[][..], &[b"http/1.1".as_slice()], &[b"other", b"http/1.1"]] {
+            let mut stream = shake_hands(serving.address, &roots, alpn).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200", "{alpn:?}");
+        }
+        let stream = shake_hands(serving.address, &roots, &[b"h2", b"http/1.1"]).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection);
+        let request = http::Request::get("https://a/").body(String::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+        // Nothing in common is no HTTP/1.1 (RFC 7301, section 3.2).
+        assert!(shake_hands(serving.address, &roots, &[b"other"]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn silence_after_the_handshake_ends_the_connection() {
+        let (tls, roots) = localhost();
+        let serving = serving_with(quick(), Some(tls)).await;
+        for (alpn, bytes) in [
+            (b"http/1.1".as_slice(), &b""[..]),
+            (b"http/1.1", b"GET / HT"),
+            (b"h2", b""),
+            (b"h2", b"PRI * HTTP/2.0\r\n"),
+            (b"h2", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        ] {
+            let mut stream = shake_hands(serving.address, &roots, &[alpn]).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(!String::from_utf8_lossy(&answer).contains("200"), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn http_to_a_listener_with_tls_is_told_so_and_closed() {
+        let serving = serving_with(quick(), Some(localhost().0)).await;
+        for bytes in [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], PREFACE] {
+            let answer = talk(serving.address, bytes).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 400 "), "{answer}");
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+            assert!(body.contains("https://"), "{answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_half_a_handshake_end_after_its_time() {
+        let serving = serving_with(Limits::default(), Some(localhost().0)).await;
+        for bytes in [&b""[..], &[TLS_RECORD, 3, 1, 1, 0]] {
+            let clock = crate::clock::Clock::default();
+            let began = clock.now().instant;
+            assert_eq!(talk(serving.address, bytes).await, "");
+            assert!(clock.now().instant - began >= HANDSHAKE);
+        }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ pub mod listener;
 mod patient;
 mod reload;
 mod start;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::start::stacks;
+use super::tls::{self, Certificates};
 use crate::admin::Reloaded;
 use crate::api::Authenticator;
 use crate::clock::Clock;
@@ -51,6 +52,8 @@ pub(super) struct Reloader {
     pub(super) shown: Arc<ArcSwap<Value>>,
     /// Who is told of deliveries; the outbox ends with it.
     pub(super) subscribers: watch::Sender<Vec<Subscriber>>,
+    /// Whom the listeners prove to be.
+    pub(super) certificates: Certificates,
     /// What stream providers publish into.
     pub(super) hub: Option<Arc<Hub>>,
     /// Counts reloads.
@@ -113,6 +116,23 @@ impl Reloader {
         }
     }
 
+    /// Takes up renewed certificates, the rest of the configuration untouched. What
+    /// cannot be used is told each time: the old one ends some day. Runs until stopped.
+    pub(super) async fn watch_certificates(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(tls::LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+            let mut present = self.present.lock().await;
+            let Settings { server, admin, .. } = &mut present.settings;
+            for (section, known) in [("server", &mut server.tls), ("admin", &mut admin.tls)] {
+                tls::renew(section, known).await;
+            }
+            self.certificates.exchange(server.tls.as_ref(), admin.tls.as_ref());
+        }
+    }
+
     async fn stamp(&self) -> Option<(std::time::SystemTime, u64)> {
         let found = tokio::fs::metadata(&self.path).await.ok()?;
         Some((found.modified().ok()?, found.len()))
@@ -141,6 +161,7 @@ impl Reloader {
         let _ = self.dispatcher.reconfigure(Reconfigure { reconfigured, stacks }).await;
         self.authenticator.replace(settings.clients.clone(), &self.clock);
         self.subscribers.send_replace(settings.subscribers.clone());
+        self.certificates.exchange(settings.server.tls.as_ref(), settings.admin.tls.as_ref());
         self.shown.store(Arc::new(settings.masked()));
         while present.leaving.try_join_next().is_some() {}
         for built in replaced {
@@ -240,6 +261,13 @@ fn compare(old: &Settings, new: &Settings) -> Reloaded {
     if queue(&old.limits) != queue(&new.limits) {
         changed.push("limits".to_owned());
     }
+    let tls = [
+        ("server.tls", &old.server.tls, &new.server.tls),
+        ("admin.tls", &old.admin.tls, &new.admin.tls),
+    ];
+    let renewed = tls.iter().filter(|(_, old, new)| old.is_some() && new.is_some() && old != new);
+    changed.extend(renewed.map(|(key, ..)| (*key).to_owned()));
+    let came_or_went = tls.iter().filter(|(_, old, new)| old.is_some() != new.is_some());
     let restart: Vec<String> = [
         ("server.listen", old.server.listen != new.server.listen),
         ("admin.listen", old.admin.listen != new.admin.listen),
@@ -252,7 +280,9 @@ fn compare(old: &Settings, new: &Settings) -> Reloaded {
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)
-    .map(|(key, _)| key.to_owned())
+    .map(|(key, _)| key)
+    .chain(came_or_went.map(|(key, ..)| *key))
+    .map(str::to_owned)
     .collect();
     let unchanged = changed.is_empty();
     Reloaded { changed, restart_needed: restart, unchanged }

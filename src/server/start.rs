@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::reload::{Present, Reloader};
+use super::tls::{Certificate, Certificates};
 use super::{Server, Stops, listener};
 use crate::admin::{self, AdminState};
 use crate::api::{self, ApiState, Authenticator};
@@ -139,6 +140,9 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let dispatcher = Dispatcher::new(commands);
     let (subscribers, subscribed) = watch::channel(settings.subscribers.clone());
     let shown = Arc::new(ArcSwap::from_pointee(settings.masked()));
+    let certificates = Certificates::new(settings.server.tls.as_ref(), settings.admin.tls.as_ref());
+    let acceptor = |of: &Option<Arc<Certificate>>| of.as_ref().map(Certificate::acceptor);
+    let (api_tls, admin_tls) = (acceptor(&certificates.server), acceptor(&certificates.admin));
     let reloader = Arc::new(Reloader {
         path: path.to_owned(),
         clock: clock.clone(),
@@ -147,6 +151,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         authenticator: authenticator.clone(),
         shown: shown.clone(),
         subscribers,
+        certificates,
         hub: hub.clone(),
         telemetry: telemetry.clone(),
         present: Mutex::new(Present { settings: settings.clone(), leaving: JoinSet::new() }),
@@ -186,7 +191,13 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
             closed: stop.clone(),
         };
         let router = stream::router(state);
-        listeners.spawn(listener::serve_devices(devices, router, settings.limits, stop.clone()));
+        listeners.spawn(listener::serve_devices(
+            devices,
+            router,
+            settings.limits,
+            None,
+            stop.clone(),
+        ));
     }
     let admin_state = AdminState {
         hub: hub.clone(),
@@ -214,10 +225,16 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         let (reloader, stop) = (reloader.clone(), stop.clone());
         listeners.spawn(async move { reloader.watch(stop).await });
     }
+    if api_tls.is_some() || admin_tls.is_some() {
+        let (reloader, stop) = (reloader.clone(), stop.clone());
+        listeners.spawn(async move { reloader.watch_certificates(stop).await });
+    }
     let (api_at, admin_at) = (local(&api), local(&admin));
-    listeners.spawn(listener::serve(api, api::router(api_state), settings.limits, stop.clone()));
-    let admin_router = admin::router(admin_state);
-    listeners.spawn(listener::serve(admin, admin_router, settings.limits, stop.clone()));
+    let limits = settings.limits;
+    let router = api::router(api_state);
+    listeners.spawn(listener::serve(api, router, limits, api_tls, stop.clone()));
+    let router = admin::router(admin_state);
+    listeners.spawn(listener::serve(admin, router, limits, admin_tls, stop.clone()));
     let stream = stream_at.map(tracing::field::display);
     info!(api = %api_at, admin = %admin_at, stream, "ready");
     Ok(Server {

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::device::{decode_device, decode_gone, encode_device, encode_gone};
 use self::event::{StoredAction, StoredEvent};
-use self::message::{StoredMessage, Users};
+use self::message::{StoredMessage, StoredTrace, Users};
 use self::progress::StoredProgress;
 use super::{Action, Intent, OutboxEvent, StoreError};
 use crate::clock::Utc;
@@ -81,16 +81,27 @@ pub(super) struct ProgressHead {
 
 /// Adds a message's record to `into`.
 pub(super) fn encode_message(message: &Message, into: &mut Vec<u8>) {
-    encode_with(&StoredMessage::from(message), Users::of(message).as_ref(), into);
+    let trace = message.trace.map(StoredTrace::from);
+    let users = Users::of(message).or_else(|| trace.is_some().then(Users::default));
+    encode_with(&StoredMessage::from(message), users.as_ref(), into);
+    if let Some(trace) = trace {
+        append(&trace, into);
+    }
 }
 
 /// A message from its record.
 pub(super) fn decode_message(id: MessageId, bytes: &[u8]) -> Result<Message, Undecodable> {
-    let (stored, users) = decode_with::<StoredMessage<'_>, Users<'_>>(bytes)?;
+    let (stored, users, rest) = take_with::<StoredMessage<'_>, Users<'_>>(bytes)?;
     let mut message = stored.into_message(id)?;
+    let mut rest = rest;
     if let Some(users) = users {
         users.mark(&mut message);
+        if !rest.is_empty() {
+            let (trace, end) = from_postcard::<StoredTrace>(rest)?;
+            (message.trace, rest) = (Some(trace.into()), end);
+        }
     }
+    nothing_left(rest)?;
     Ok(message)
 }
 
@@ -99,8 +110,8 @@ pub(super) fn decode_message_head(bytes: &[u8]) -> Result<MessageHead, Undecodab
     take(bytes).map(|(head, _)| head)
 }
 
-/// Whether the message names users.
-pub(super) fn names_users(bytes: &[u8]) -> bool {
+/// Whether the message may name users; if not, it does not.
+pub(super) fn may_name_users(bytes: &[u8]) -> bool {
     bytes.first() == Some(&EXTENDED)
 }
 
@@ -186,6 +197,17 @@ where
     T: Deserialize<'a>,
     M: Deserialize<'a>,
 {
+    let (record, more, rest) = take_with(bytes)?;
+    nothing_left(rest)?;
+    Ok((record, more))
+}
+
+/// The same, and what stands behind both.
+fn take_with<'a, T, M>(bytes: &'a [u8]) -> Result<(T, Option<M>, &'a [u8]), Undecodable>
+where
+    T: Deserialize<'a>,
+    M: Deserialize<'a>,
+{
     let (record, rest) = take(bytes)?;
     let (more, rest) = match bytes.first() {
         Some(&EXTENDED) => {
@@ -194,8 +216,12 @@ where
         }
         Some(_) | None => (None, rest),
     };
+    Ok((record, more, rest))
+}
+
+fn nothing_left(rest: &[u8]) -> Result<(), Undecodable> {
     match rest {
-        [] => Ok((record, more)),
+        [] => Ok(()),
         _ => Err(Undecodable(format!("{} bytes too many", rest.len()))),
     }
 }

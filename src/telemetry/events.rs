@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 use super::hub::{Hub, HubEvent};
 use super::metrics::{Attempts, Metrics};
 use crate::clock::{Clock, Now, millis};
-use crate::model::{DeliveryId, Reason, State};
+use crate::model::{DeliveryId, Reason, State, TraceId};
 
 /// A burst of failovers is one line in this time.
 const BURST: Duration = Duration::from_secs(1);
@@ -181,7 +181,14 @@ impl Telemetry {
 
     /// An attempt has ended. Its counters are the stack's; here is what is left
     /// to tell.
-    pub fn attempted(&self, delivery: DeliveryId, provider: &str, answer: &Answer, took: Duration) {
+    pub fn attempted(
+        &self,
+        delivery: DeliveryId,
+        trace: Option<TraceId>,
+        provider: &str,
+        answer: &Answer,
+        took: Duration,
+    ) {
         let (status, code) = (answer.status, answer.code.as_deref());
         if answer.outcome == Outcome::AddressGone {
             self.metrics.addresses_gone.with_label_values(&[provider]).inc();
@@ -191,6 +198,7 @@ impl Telemetry {
         }
         debug!(
             %delivery,
+            trace_id = trace.map(display),
             provider,
             outcome = answer.outcome.word(),
             status,

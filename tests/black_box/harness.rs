@@ -139,6 +139,16 @@ impl Router {
         self
     }
 
+    /// Its listeners speak TLS, and calls trust this certificate (PEM) from now on.
+    pub(crate) fn with_tls(mut self, certificate: &str) -> Self {
+        let root = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
+        self.client = client_builder().tls_certs_only([root]).build().unwrap();
+        for url in [&mut self.api, &mut self.admin] {
+            *url = url.replacen("http://", "https://", 1);
+        }
+        self
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -250,9 +260,13 @@ impl Drop for Router {
 }
 
 pub(crate) fn client() -> reqwest::Client {
+    client_builder().build().unwrap()
+}
+
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     // The library takes whatever provider the process has installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
+    reqwest::Client::builder().no_proxy()
 }
 
 /// An APNs device token whose text the simulator reads in hex.

@@ -1,9 +1,10 @@
 //! The main job: a message goes in through HTTP and arrives at a vendor.
 
+use pushyard_simulator::Mode;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::harness::{World, apns, fcm, message, only};
+use super::harness::{World, apns, client, fcm, message, only};
 
 #[tokio::test]
 async fn a_message_goes_to_each_vendor_and_is_shown_as_sent() {
@@ -40,6 +41,43 @@ async fn one_message_fans_out_to_many_recipients() {
     assert!(view["deliveries"]["next"].is_string(), "300 deliveries are more than a page");
     let summary = world.simulator.control().summary();
     assert_eq!((summary.unique, summary.duplicates), (300, 0));
+}
+
+#[tokio::test]
+async fn the_trace_of_a_call_is_shown_and_logged_also_after_a_crash() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let world = World::new().await;
+    world.configure("[log]\nlevel = \"pushyard=debug\"\n");
+    let router = world.router();
+    world.simulator.control().set_mode("fcm", Mode::Refusing).unwrap();
+    let mut paths = Vec::new();
+    for (path, media) in
+        [("/v1/messages", "application/json"), ("/v1/messages/batch", "application/x-ndjson")]
+    {
+        for traceparent in [TRACE, "00-invalid"] {
+            let request = client().post(format!("{}{path}", router.api()));
+            let request = request.header("traceparent", traceparent).header("content-type", media);
+            let body = message(&[fcm("phone")]).to_string();
+            let answer = request.body(body).send().await.unwrap().text().await.unwrap();
+            let accepted: Value = serde_json::from_str(&answer).unwrap();
+            let path = format!("/v1/messages/{}", accepted["id"].as_str().unwrap());
+            paths.push((path, (traceparent == TRACE).then_some(TRACE)));
+        }
+    }
+    router.kill();
+    let router = world.router();
+    world.simulator.control().set_mode("fcm", Mode::Healthy).unwrap();
+    for (path, trace) in paths {
+        let view = router.until(&path, |view| view["state"] == "sent").await;
+        assert_eq!(view["trace"].as_str(), trace, "{view}");
+        let delivery = only(&view)["id"].as_str().unwrap().to_owned();
+        let log = router.log();
+        let attempt = |line: &&str| line.contains(&delivery) && line.contains("attempt");
+        let line = log.lines().find(attempt).unwrap();
+        let logged = line.contains("4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(logged, trace.is_some(), "{line}");
+        assert_eq!(line.contains("trace_id"), trace.is_some(), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ impl Setup {
             idempotency: None,
             warnings: Vec::new(),
             unresolved: Vec::new(),
+            trace: None,
         }
     }
 

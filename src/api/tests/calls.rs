@@ -8,13 +8,14 @@ use pushyard_providers::Outcome;
 use serde_json::{Value, json};
 
 use super::harness::{
-    House, PANICS, SMALL, Setup, TOO_LARGE_FOR_APNS, client, post, request, slow_client, until,
-    with,
+    Answered, House, PANICS, SMALL, Setup, TOO_LARGE_FOR_APNS, client, post, request, slow_client,
+    until, with,
 };
 use crate::api::Client;
 use crate::clock::Utc;
 use crate::dispatch::{Cancelled, Limits, Rejected};
 use crate::model::{Attempt, Durability, MessageId, OnAmbiguous, Progress, Reason, State};
+use crate::routing::Rate;
 
 const FULL: &str = r#"{
   "to": [
@@ -209,6 +210,35 @@ async fn a_client_over_its_rate_is_429_until_its_time_has_come() {
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(send().await.status, 202);
     assert_eq!(house.counted("shop", "rate_limited"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_rate_is_told_what_is_left_with_every_answer() {
+    let rate = Some(Rate { per_second: 0.5, burst: 2.0 });
+    let clients = vec![Client { rate, ..client("shop") }, client("free")];
+    let house = House::new(Setup { clients, ..Setup::default() });
+    let told = |answer: &Answered| {
+        let names = ["", "-limit", "-remaining", "-reset", "-policy"];
+        let values = names.map(|name| answer.header(&format!("ratelimit{name}")));
+        values.map(|value| value.unwrap_or("none").to_owned()).join(" ")
+    };
+    let policy = "\"messages\";q=2;w=4";
+    for (request, status, left) in [
+        (request(Method::GET, "/v1/messages", ""), 200, "\"messages\";r=2;t=0 2 2 0"),
+        (post("/v1/messages", SMALL), 202, "\"messages\";r=1;t=2 2 1 2"),
+        (post("/v1/messages", "{}"), 422, "\"messages\";r=1;t=2 2 1 2"),
+        (post("/v1/messages", SMALL), 202, "\"messages\";r=0;t=4 2 0 4"),
+        (post("/v1/messages", SMALL), 429, "\"messages\";r=0;t=4 2 0 4"),
+        (request(Method::GET, "/v1/messages/x", ""), 404, "\"messages\";r=0;t=4 2 0 4"),
+    ] {
+        let answer = house.send(with(request, "authorization", "Bearer key-shop")).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(told(&answer), format!("{left} {policy}"));
+    }
+    for key in ["Bearer key-free", "Bearer wrong"] {
+        let answer = house.send(with(post("/v1/messages", SMALL), "authorization", key)).await;
+        assert_eq!(told(&answer), "none none none none none");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -542,6 +572,7 @@ async fn the_description_names_every_call_problem_and_header() {
     assert_eq!(submit["security"], json!([{"key": []}]));
     assert!(submit["responses"]["503"]["headers"]["Retry-After"].is_object());
     assert!(submit["responses"]["202"]["headers"]["X-Request-Id"].is_object());
+    assert!(submit["responses"]["429"]["headers"]["RateLimit-Remaining"].is_object());
     let mut references = Vec::new();
     references_of(&document, &mut references);
     assert!(!references.is_empty());

@@ -551,7 +551,7 @@ pub(super) fn with(mut request: Request<Body>, name: &'static str, value: &str) 
 }
 
 pub(super) fn client(name: &str) -> Client {
-    let keys = vec![KeyHash::of(format!("key-{name}").as_bytes())];
+    let keys = vec![KeyHash::of(format!("key-{name}").as_bytes()).into()];
     Client { name: name.into(), keys, rate: None, routes: None, admin: false }
 }
 

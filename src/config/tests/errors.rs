@@ -147,21 +147,44 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
+    let tls = |section: &str, cert: &str, key: &str| {
+        format!("[{section}]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}")
+    };
+    let texts = [
+        tls("server", "cert.pem", "other-key.pem"),
+        tls("server", "key.pem", "cert.pem"),
+        tls("admin", "empty", "words"),
+        tls("admin", "words", "gone.pem"),
+        tls("admin", "broken.pem", "key.pem"),
+        "[server]\ntls = {}\n[admin]\ntls = true".to_owned(),
+        "[server]\ntls = { cert = \"cert.pem\", keys = \"key.pem\" }".to_owned(),
+    ];
+    insta::assert_snapshot!(errors(&texts.each_ref().map(String::as_str)), @r##"
+    2:34: server.tls.key: file conf/other-key.pem: is not the key of the first certificate in cert
+    2:16: server.tls.cert: file conf/key.pem: no certificate in it; expected PEM (BEGIN CERTIFICATE)
+    2:16: admin.tls.cert: file conf/empty is empty
+    2:31: admin.tls.key: file conf/gone.pem does not exist; relative paths begin at the configuration file
+    2:16: admin.tls.cert: file conf/broken.pem: the first certificate in it cannot be read
+    2:7: server.tls.cert: is required
+    2:7: server.tls.key: is required
+    4:7: admin.tls: must be a table, not true or false
+    2:7: server.tls.key: is required
+    2:28: server.tls.keys: unknown key; did you mean "key"?
+    "##);
+}
+
+#[test]
 fn keys_of_later_releases_are_named_as_such() {
     insta::assert_snapshot!(errors(&[
         "[egress]\nallow_networks = []",
         "[egress]\nallow_networks = []",
-        "[server]\ntls = { cert = \"a\", key = \"b\" }\nwatch = 1",
-        "[admin]\ntls = {}",
         "[store]\nengine = \"jetstream\"",
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
         "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
     ]), @r##"
     1:2: egress: is not part of this release; remove it
     1:2: egress: is not part of this release; remove it
-    2:1: server.tls: is not part of this release; remove it
-    3:9: server.watch: must be true or false, not a whole number
-    2:1: admin.tls: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
     3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
@@ -300,6 +323,42 @@ fn names_are_unique_and_exist() {
     3:8: providers[0].kind: "apn" is not known; did you mean "apns"?
     1:1: providers[0].id: is required
     1:1: providers[0].kind: is required; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
+    "##);
+}
+
+#[test]
+fn each_of_a_clients_keys_is_one_key_that_stands_once() {
+    let client = |keys: &str| format!("[[clients]]\nname = \"a\"\nkeys = {keys}");
+    let hash = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
+    let texts = [
+        client("[]"),
+        client("\"k\""),
+        client("[{}]"),
+        client(&format!("[{{ key = \"k-0123456789abcdef\", key_sha256 = \"{hash}\" }}]")),
+        client("[{ key_sha256 = \"abc\" }, { key = { env = \"EMPTY\" } }]"),
+        client("[{ key = \"k-0123456789abcdef\", expires = \"tomorrow\" }]"),
+        client("[{ key = \"k-0123456789abcdef\", expires = 2026-12-01T00:00:00 }]"),
+        client("[{ key = \"k-0123456789abcdef\", expires = 7, expire = 7 }]"),
+        client("[{ key = \"k-0123456789abcdef\" }, { key = \"k-0123456789abcdef\" }]"),
+        format!(
+            "{}\n[[clients]]\nname = \"b\"\nkey = \"k-0123456789abcdef\"",
+            client("[{ key = \"k-0123456789abcdef\", expires = \"2020-01-01T00:00:00Z\" }]")
+        ),
+    ];
+    insta::assert_snapshot!(errors(&texts.each_ref().map(String::as_str)), @r##"
+    1:1: clients[0]: needs a key: key = { env = "NAME" }, or key_sha256 = "<64 hex digits>"
+    1:1: clients[0]: needs a key: key = { env = "NAME" }, or key_sha256 = "<64 hex digits>"
+    3:8: clients[0].keys: must be a list of tables; write keys = [{ … }, { … }]
+    3:9: clients[0].keys[0]: needs key or key_sha256
+    3:9: clients[0].keys[0]: has key and key_sha256; write an entry for each
+    3:24: clients[0].keys[0].key_sha256: must be 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them
+    3:41: clients[0].keys[1].key: environment variable EMPTY is empty; give it a value
+    3:49: clients[0].keys[0].expires: is no time of RFC 3339 with its offset; write it as in "2026-12-01T00:00:00Z"
+    3:49: clients[0].keys[0].expires: is no time of RFC 3339 with its offset; write it as in "2026-12-01T00:00:00Z"
+    3:49: clients[0].keys[0].expires: must be a time, as in "2026-12-01T00:00:00Z", not a whole number
+    3:52: clients[0].keys[0].expire: unknown key; did you mean "expires"?
+    3:49: clients[0].keys[1].key: is a key of this client already; remove one of them
+    6:7: clients[1].key: is a key of client "a", too; give each client its own
     "##);
 }
 

@@ -57,10 +57,35 @@ fn clients_keys_are_held_as_hashes_and_either_opens() {
     let settings = good(&text);
     let client = &settings.clients[0];
     // The digest of "test".
-    assert_eq!(client.keys, [KeyHash::of(KEY.as_bytes()), KeyHash::of(b"test")]);
+    assert_eq!(client.keys, [KeyHash::of(KEY.as_bytes()).into(), KeyHash::of(b"test").into()]);
     assert_eq!(client.rate, Some(Rate { per_second: 500.0, burst: 500.0 }));
     assert_eq!(client.routes.as_deref(), Some(&["default".into()][..]));
     assert!(!client.admin);
+}
+
+#[test]
+fn a_client_may_have_several_keys_and_those_that_end_are_told_of() {
+    // It is 2027-01-15, 08:00.
+    let text = "[[clients]]
+name = \"shop\"
+keys = [
+    { key = { env = \"PUSHYARD_SHOP_KEY\" }, expires = \"2027-01-15T08:00:00Z\" },
+    { key = \"key-for-a-fortnight\", expires = 2027-01-29T07:59:59Z },
+    { key = \"key-for-a-fortnight-and-more\", expires = 2027-01-29T08:00:00Z },
+    { key_sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" },
+]";
+    let settings = good(text);
+    let keys = &settings.clients[0].keys;
+    assert_eq!(keys[0].hash, KeyHash::of(KEY.as_bytes()));
+    assert_eq!(keys[0].expires.map(crate::clock::Utc::ms), Some(1_800_000_000_000));
+    assert_eq!(keys[3], KeyHash::of(b"test").into());
+    let told: Vec<_> = settings.warnings.iter().filter(|text| text.contains("a key")).collect();
+    insta::assert_debug_snapshot!(told, @r##"
+    [
+        "clients.shop: a key of it expired at 2027-01-15T08:00:00.000Z and opens nothing; remove it",
+        "clients.shop: a key of it expires in 13 days, at 2027-01-29T07:59:59.000Z; add the next one to keys",
+    ]
+    "##);
 }
 
 #[test]

@@ -52,6 +52,14 @@ static SERVICE_ACCOUNT: LazyLock<String> = LazyLock::new(|| {
     .to_string()
 });
 
+/// Two certificates with their keys, PEM.
+static TLS: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
+    std::array::from_fn(|_| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    })
+});
+
 fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
@@ -68,6 +76,7 @@ impl Fake {
     fn whole() -> Self {
         let mut fake = Self::default();
         fake.env.insert("PUSHYARD_SHOP_KEY", KEY.to_owned());
+        fake.env.insert("PUSHYARD_SHOP_KEY_OLD", "shop-key-of-before".to_owned());
         fake.env.insert("PUSHYARD_STREAM_SECRET", "a secret of many characters".to_owned());
         fake.env.insert("EMPTY", String::new());
         fake.env.insert("NTFY_TOKEN", "tk_0123456789".to_owned());
@@ -76,6 +85,10 @@ impl Fake {
         fake.file("AuthKey_KEYID12345.p8", P8.as_bytes());
         fake.file("service-account.json", SERVICE_ACCOUNT.as_bytes());
         fake.file("ca.pem", include_bytes!("ca.pem"));
+        fake.file("cert.pem", TLS[0].0.as_bytes());
+        fake.file("key.pem", TLS[0].1.as_bytes());
+        fake.file("other-key.pem", TLS[1].1.as_bytes());
+        fake.file("broken.pem", pem("CERTIFICATE", b"nonsense").as_bytes());
         fake.file("empty", b"\n");
         fake.file("latin1", b"caf\xe9");
         fake.file("words", b"neither PEM nor JSON");

@@ -45,6 +45,7 @@ impl Engine {
         self.freshen(at, Some(&flight.body), now);
         effects.push(Effect::Tell(Fact::Attempted {
             delivery: self.deliveries.message_of(at).id.delivery(self.deliveries.stubs[at].n),
+            trace: flight.body.message().trace.map(|trace| trace.id),
             provider: flight.candidate.provider,
             answer: Box::new(answer.clone()),
             elapsed,

@@ -8,7 +8,7 @@ use pushyard_providers::Answer;
 use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
 use super::{Found, Reconfigured};
 use crate::clock::Utc;
-use crate::model::{Body, DeliveryId, EventKinds, Gone, MessageId, Reason, State};
+use crate::model::{Body, DeliveryId, EventKinds, Gone, MessageId, Reason, State, TraceId};
 use crate::routing::{Catalog, Moved, Permit, ProviderIndex, Remembered, Spent};
 use crate::store::{Health, Record, Recovered};
 
@@ -154,6 +154,8 @@ pub enum Fact {
     Attempted {
         /// Of which delivery.
         delivery: DeliveryId,
+        /// In which trace of its backend.
+        trace: Option<TraceId>,
         /// At which provider.
         provider: ProviderIndex,
         /// What came back.

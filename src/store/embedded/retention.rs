@@ -244,7 +244,7 @@ fn drain(
         let mut named = Vec::new();
         messages.retain_in(drained_upto + 1..=upto, |id, row| {
             gone += row.len() as u64 + ROW_OVERHEAD;
-            if record::names_users(row) && !outliving.contains(&id) {
+            if record::may_name_users(row) && !outliving.contains(&id) {
                 named.push((id, row.to_vec()));
             }
             false
@@ -372,7 +372,7 @@ fn pass_kept(
     for key in over {
         if let Some(row) = messages.remove(key)? {
             gone += row.value().len() as u64 + ROW_OVERHEAD;
-            if record::names_users(row.value()) {
+            if record::may_name_users(row.value()) {
                 users::unlist(txn, &[(key, row.value().to_vec())])?;
             }
         }

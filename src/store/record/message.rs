@@ -12,7 +12,9 @@ use super::{
     on_ambiguous_number, priority_from, priority_number,
 };
 use crate::clock::{Utc, millis};
-use crate::model::{Idempotency, Message, MessageId, Recipient, Unresolved, Warning};
+use crate::model::{
+    Idempotency, Message, MessageId, Recipient, Trace, TraceId, Unresolved, Warning,
+};
 
 /// Texts by name; few, so that they mostly need no allocation.
 type Pairs<'a> = SmallVec<[(&'a str, &'a str); 4]>;
@@ -39,8 +41,8 @@ pub(super) struct StoredMessage<'a> {
 }
 
 /// Which recipients are devices of which user: stands behind a message that names
-/// a user, so that all others are as they were.
-#[derive(Serialize, Deserialize)]
+/// a user, or has a trace behind this, so that all others are as they were.
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Users<'a>(#[serde(borrow)] Vec<(u16, &'a str)>);
 
 impl<'a> Users<'a> {
@@ -65,6 +67,26 @@ impl<'a> Users<'a> {
                 recipient.user = Some((*user).to_owned());
             }
         }
+    }
+}
+
+/// The trace of a message that has one: the last part of its record.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredTrace {
+    id: [u8; 16],
+    parent: [u8; 8],
+    flags: u8,
+}
+
+impl From<Trace> for StoredTrace {
+    fn from(Trace { id, parent, flags }: Trace) -> Self {
+        Self { id: id.0, parent, flags }
+    }
+}
+
+impl From<StoredTrace> for Trace {
+    fn from(StoredTrace { id, parent, flags }: StoredTrace) -> Self {
+        Self { id: TraceId(id), parent, flags }
     }
 }
 
@@ -116,6 +138,7 @@ impl<'a> From<&'a Message> for StoredMessage<'a> {
             idempotency,
             warnings,
             unresolved,
+            trace: _,
         } = message;
         let Push { notification, data, priority, collapse_key, overrides } = push;
         Self {
@@ -181,6 +204,7 @@ impl StoredMessage<'_> {
                     reason: (*reason).to_owned(),
                 })
                 .collect(),
+            trace: None,
         })
     }
 }

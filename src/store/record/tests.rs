@@ -13,7 +13,8 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::model::{
-    Attempt, Excluded, IdGenerator, Idempotency, Message, Recipient, Unresolved, Warning,
+    Attempt, Excluded, IdGenerator, Idempotency, Message, Recipient, Trace, TraceId, Unresolved,
+    Warning,
 };
 
 proptest! {
@@ -79,6 +80,18 @@ fn the_bytes_of_each_record_are_as_they_have_always_been() {
     bytes.clear();
     encode_message(&message, &mut bytes);
     assert_eq!(bytes[0], 1);
+    // One with a trace has it at its end, with or without users.
+    let plain = hex(&bytes[1..]);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    message.trace = Trace::parse(trace.as_bytes());
+    let stored = "4bf92f3577b34da6a3ce929d0e0e473600f067aa0ba902b701";
+    for (user, users) in [(None, "00"), (Some("eve"), "010003657665")] {
+        message.recipients[0].user = user.map(str::to_owned);
+        bytes.clear();
+        encode_message(&message, &mut bytes);
+        assert_eq!(hex(&bytes), format!("02{plain}{users}{stored}"));
+        assert_eq!(format!("{:?}", decode_message(id, &bytes).unwrap()), format!("{message:?}"));
+    }
 
     bytes.clear();
     let progress = sample_progress();
@@ -160,6 +173,7 @@ fn sample_message(id: MessageId) -> Message {
         idempotency: Some(Idempotency { key: [7; 16], body: [8; 16] }),
         warnings: vec![Warning { pointer: "/p".to_owned(), detail: "d".to_owned() }],
         unresolved: vec![Unresolved { index: 2, user: "bob".to_owned(), reason: "r".to_owned() }],
+        trace: None,
     }
 }
 
@@ -220,10 +234,11 @@ fn any_message() -> impl Strategy<Value = Message> {
         option::of(any::<([u8; 16], [u8; 16])>()),
         vec((".*", ".*"), 0..3),
         vec((any::<u32>(), ".*", ".*"), 0..3),
+        option::of(any::<([u8; 16], [u8; 8], u8)>()),
     );
     (about, rest, any::<u64>()).prop_map(|(about, rest, seed)| {
         let (client, route, deliver_at, ttl_ms, (stop, memory)) = about;
-        let (push, recipients, metadata, idempotency, warnings, unresolved) = rest;
+        let (push, recipients, metadata, idempotency, warnings, unresolved, trace) = rest;
         Message {
             id: IdGenerator::default()
                 .next(Utc::from_ms(seed >> 20), &mut StdRng::seed_from_u64(seed)),
@@ -245,6 +260,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 .into_iter()
                 .map(|(index, user, reason)| Unresolved { index, user, reason })
                 .collect(),
+            trace: trace.map(|(id, parent, flags)| Trace { id: TraceId(id), parent, flags }),
         }
     })
 }

@@ -202,6 +202,7 @@ pub(super) fn message(world: &World, recipients: usize) -> Message {
         idempotency: None,
         warnings: Vec::new(),
         unresolved: Vec::new(),
+        trace: None,
     }
 }
 
