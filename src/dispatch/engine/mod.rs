@@ -19,6 +19,7 @@ mod pick;
 mod probe;
 mod recall;
 mod reshape;
+mod stall;
 mod suspects;
 mod view;
 
@@ -80,6 +81,8 @@ pub struct Engine {
     /// Counters of the routes, for `round_robin`.
     turns: Vec<u64>,
     probes: Vec<probe::Schedule>,
+    /// By provider: whether it is silent.
+    silences: Vec<stall::Silence>,
     /// Records written so far; a flush says how many of them are on disk.
     written: u64,
     /// So many of them are on disk.
@@ -127,6 +130,10 @@ struct Flight {
     candidate: Candidate,
     permit: Permit,
     started: Now,
+    /// When its call went out.
+    called: Option<std::time::Instant>,
+    /// Its call was given up; what comes of that is on its way.
+    cut: bool,
     n: u32,
     /// The address, as a hash.
     address: u64,
@@ -184,6 +191,7 @@ impl Engine {
             last_event: EventId::from_u128(0),
             turns: vec![0; catalog.routes.len()],
             probes: Vec::new(),
+            silences: vec![stall::Silence::default(); providers],
             written: 0,
             flushed: 0,
             unflushed: VecDeque::new(),
@@ -261,6 +269,7 @@ impl Engine {
                 self.board.capacity(provider, streams, now.instant);
                 self.dirty[provider.at()] = true;
             }
+            Event::Heard(provider, at) => self.heard(provider, at, now, effects),
             Event::Store(health) => self.store = health,
             Event::Note(name, value) => {
                 self.write(Record::Note(name, value), effects);
@@ -319,7 +328,8 @@ impl Engine {
         let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
         let suspects = self.suspects.wake_at(now.instant);
         let orders = self.orders_wake(now);
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders]
+        let silences = self.silence_wake();
+        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders, silences]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -589,9 +599,7 @@ impl Engine {
         let Some(flight) = self.flights.get(&attempt) else { return };
         if self.may_still_call(flight, now) {
             let flight = self.flights.get_mut(&attempt);
-            if let Some(order) = flight.and_then(|flight| flight.order.take()) {
-                effects.push(Effect::Call(Box::new(order)));
-            }
+            effects.extend(flight.and_then(|flight| flight.call(now)));
         } else if let Some(flight) = self.flights.remove(&attempt) {
             self.withdraw(&flight, now, effects);
         }
@@ -608,6 +616,15 @@ impl Engine {
             && paused.is_none()
             && now.utc < self.deliveries.dispatch_until(flight.stub)
             && self.board.holds(&flight.permit, &flight.candidate.keys, now.instant)
+    }
+}
+
+impl Flight {
+    /// Its call goes out.
+    fn call(&mut self, now: Now) -> Option<Effect> {
+        let order = self.order.take()?;
+        self.called = Some(now.instant);
+        Some(Effect::Call(Box::new(order)))
     }
 }
 
