@@ -179,7 +179,8 @@ impl Pool {
     /// one sign is awaited, no other is asked for.
     pub async fn sound(&self, interval: Duration) {
         let Ok(_one_at_a_time) = self.shared.sounding.try_lock() else { return };
-        let asked_ms = self.shared.age().as_millis() as u64;
+        let asked = self.shared.age();
+        let (asked_ms, asked_us) = (asked.as_millis() as u64, asked.as_micros() as u64);
         let open = self.shared.state().open.clone();
         let pings: Vec<_> = open
             .iter()
@@ -196,9 +197,9 @@ impl Pool {
             let pings = pings.into_iter().map(|(connection, pinger)| connection.ping(pinger));
             let _late = timeout(PONG_WITHIN, join_all(pings)).await;
         }
-        let dead = self.shared.meter.heard_ms() < asked_ms;
+        let dead = self.shared.meter.heard_us() < asked_us;
         for connection in open {
-            let silent = connection.meter.heard_ms() < asked_ms;
+            let silent = connection.meter.heard_us() < asked_us;
             if silent && (dead || pinged.contains(&connection.id)) {
                 self.shared.retire(connection.id, "silent");
             }
@@ -208,7 +209,7 @@ impl Pool {
     /// When the last byte came from the peer, over whichever connection; not
     /// before the pool was made.
     pub fn heard(&self) -> std::time::Instant {
-        let heard = Duration::from_millis(self.shared.meter.heard_ms());
+        let heard = Duration::from_micros(self.shared.meter.heard_us());
         (self.shared.born + heard).into_std()
     }
 

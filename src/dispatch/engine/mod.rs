@@ -642,3 +642,7 @@ fn weight(body: &Body) -> u64 {
     let content = 2 * (shown + data + overrides);
     (MESSAGE + content + message.recipients.len() * RECIPIENT) as u64
 }
+
+#[cfg(test)]
+#[path = "stall_tests.rs"]
+mod stall_tests;

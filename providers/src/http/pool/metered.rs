@@ -21,10 +21,11 @@ use crate::clock::instant;
 pub(super) struct Meter {
     read: AtomicU64,
     written: AtomicU64,
-    /// The pool's birth, which milliseconds count from.
+    /// The pool's birth, which microseconds count from: a living neighbour answers
+    /// within a millisecond, and that must not look like the time of the question.
     born: Instant,
     /// When the last byte came that is a sign of life.
-    heard_ms: AtomicU64,
+    heard_us: AtomicU64,
     /// Whether the peer's SETTINGS have come.
     settled: AtomicBool,
 }
@@ -35,7 +36,7 @@ impl Meter {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             born,
-            heard_ms: AtomicU64::new(0),
+            heard_us: AtomicU64::new(0),
             settled: AtomicBool::new(false),
         }
     }
@@ -44,24 +45,24 @@ impl Meter {
         self.born
     }
 
-    /// The last sign of life, in milliseconds of the pool's age; 0 before the first.
-    pub(super) fn heard_ms(&self) -> u64 {
-        self.heard_ms.load(Ordering::Relaxed)
+    /// The last sign of life, in microseconds of the pool's age; 0 before the first.
+    pub(super) fn heard_us(&self) -> u64 {
+        self.heard_us.load(Ordering::Relaxed)
     }
 
-    fn hear(&self, now_ms: u64) {
-        self.heard_ms.store(now_ms, Ordering::Relaxed);
+    fn hear(&self, now_us: u64) {
+        self.heard_us.store(now_us, Ordering::Relaxed);
     }
 
-    fn now_ms(&self) -> u64 {
-        instant().saturating_duration_since(self.born).as_millis() as u64
+    fn now_us(&self) -> u64 {
+        instant().saturating_duration_since(self.born).as_micros() as u64
     }
 
     /// The peer's SETTINGS have come over this connection: it lives, and from
     /// here on every byte of it says so.
     pub(super) fn settle(&self, pool: &Self) {
         self.settled.store(true, Ordering::Relaxed);
-        let now = self.now_ms();
+        let now = self.now_us();
         self.hear(now);
         pool.hear(now);
     }
@@ -109,7 +110,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
             self.own.read.fetch_add(bytes, Ordering::Relaxed);
             self.pool.read.fetch_add(bytes, Ordering::Relaxed);
             if self.own.settled.load(Ordering::Relaxed) {
-                let now = self.own.now_ms();
+                let now = self.own.now_us();
                 self.own.hear(now);
                 self.pool.hear(now);
             }
