@@ -81,7 +81,18 @@ impl House {
                     }
                 }
                 Effect::Cut(attempt, part) => self.cuts.push((self.ms(), attempt, part)),
-                _ => {}
+                Effect::Accepted(_)
+                | Effect::Rejected(..)
+                | Effect::Cancelled(..)
+                | Effect::Settled(_)
+                | Effect::Read(_)
+                | Effect::Look(_)
+                | Effect::Received(..)
+                | Effect::Replayed(..)
+                | Effect::Operated(..)
+                | Effect::Catalog(_)
+                | Effect::Probe(_)
+                | Effect::Tell(_) => {}
             }
         }
         if wrote {
