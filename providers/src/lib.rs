@@ -34,7 +34,7 @@ pub mod webhook;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderName, HeaderValue};
 use futures_util::FutureExt;
@@ -107,6 +107,19 @@ pub trait Provider: Send + Sync + 'static {
     /// text that [`registry::Context::memo`] hands back. `None`: nothing.
     fn memo(&self) -> Option<String> {
         None
+    }
+
+    /// When the last byte came from the vendor, over whichever connection.
+    /// `None`: the transport does not show it, and no stall rule applies.
+    fn heard(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Asks for a sign of life that [`Provider::heard`] would show, no more often
+    /// than [`Profile::ping_interval`] allows, and takes connections out of use
+    /// that stay silent. The future ends when the sign has come, or is overdue.
+    fn sound(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     /// Ends its connections after the calls in flight have been answered.

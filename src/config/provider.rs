@@ -18,7 +18,7 @@ use super::check::{Check, check_name};
 use super::error::Spot;
 use super::file::{self, Own, Written};
 use super::value::{At, Field};
-use crate::routing::{HealthSettings, ProviderSettings};
+use crate::routing::ProviderSettings;
 
 /// A provider that has been checked.
 #[derive(Clone)]
@@ -127,7 +127,6 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
         }
     };
     let id = id?.value.as_str();
-    warn_of_idle_keys(check, id, &written.health);
     let settings = ProviderSettings {
         id: id.into(),
         kind: kind.name,
@@ -142,15 +141,6 @@ pub(super) fn provider(check: &Check<'_>, written: file::Provider) -> Option<Pro
         probe: written.probe,
     };
     Some(ProviderEntry { settings: Arc::new(settings), kind, context, ca_file, checked })
-}
-
-/// Thresholds of triggers that this release does not have yet: set to something
-/// else, they are told, so that nobody believes them to work.
-fn warn_of_idle_keys(check: &Check<'_>, id: &str, health: &HealthSettings) {
-    let default = HealthSettings::default();
-    if health.stall_after != default.stall_after {
-        check.warn(format!("provider {id}: health.stall_after has no effect in this release yet"));
-    }
 }
 
 /// What the vendor's module says, at the keys that it is about.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use pushyard_providers::{Answer, Call, Outcome, Processed, Written};
+use pushyard_providers::{Answer, Call, Outcome, Part, Processed, Written};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,9 @@ pub struct Driver {
     replies: HashMap<Token, Reply>,
     next_token: u64,
     calls: JoinSet<(AttemptId, Answer)>,
+    /// Ends the call of an attempt.
+    cutters: HashMap<AttemptId, oneshot::Sender<Part>>,
+    sounds: JoinSet<()>,
     probes: JoinSet<(ProviderIndex, Answer)>,
     reads: JoinSet<(MessageId, Option<Arc<Body>>)>,
     looks: JoinSet<(DeliveryId, Option<Box<Found>>)>,
@@ -146,6 +149,8 @@ impl Driver {
             replies: HashMap::new(),
             next_token: 0,
             calls: JoinSet::new(),
+            cutters: HashMap::new(),
+            sounds: JoinSet::new(),
             probes: JoinSet::new(),
             reads: JoinSet::new(),
             looks: JoinSet::new(),
@@ -175,7 +180,7 @@ impl Driver {
             let deadline = drain_ends.unwrap_or(wake + Duration::from_secs(3600));
             tokio::select! {
                 Some(command) = self.parts.commands.recv() => self.command(command, &mut events),
-                Some(answered) = self.calls.join_next() => events.extend(answer(answered)),
+                Some(answered) = self.calls.join_next() => self.answered(answered, &mut events),
                 () = self.parts.flushed.wake.notified() => {}
                 Some(Ok((id, body))) = self.reads.join_next() => events.push(Event::Read(id, body)),
                 Some(Ok((id, found))) = self.looks.join_next() => {
@@ -184,7 +189,10 @@ impl Driver {
                 Some(Ok((provider, answer))) = self.probes.join_next() => {
                     events.push(Event::Probed(provider, answer));
                 }
-                () = tokio::time::sleep_until(wake) => events.push(Event::Tick),
+                () = tokio::time::sleep_until(wake) => {
+                    self.listen(&mut events);
+                    events.push(Event::Tick);
+                }
                 _ = housekeeping.tick() => self.keep_house(&mut events),
                 () = drain.cancelled(), if drain_ends.is_none() => {
                     drain_ends = Some(tokio::time::Instant::from_std(self.now().instant)
@@ -223,7 +231,7 @@ impl Driver {
         }
         for _ in 0..BATCH {
             let Some(answered) = self.calls.try_join_next() else { break };
-            events.extend(answer(answered));
+            self.answered(answered, events);
         }
         let upto = self.parts.flushed.upto.load(Ordering::Acquire);
         if upto > self.told_upto {
@@ -259,6 +267,12 @@ impl Driver {
             Effect::Read(id) => self.read(id),
             Effect::Look(id) => self.look(id),
             Effect::Probe(provider) => self.probe(provider),
+            Effect::Sound(provider) => self.sound(provider),
+            // One that has ended meanwhile has its answer on the way.
+            Effect::Cut(attempt, part) => {
+                let cutter = self.cutters.remove(&attempt);
+                drop(cutter.map(|cutter| cutter.send(part)));
+            }
             Effect::Accepted(token) => self.answer(token, Told::Submitted(Ok(()))),
             Effect::Rejected(token, rejected) => {
                 self.answer(token, Told::Submitted(Err(rejected)));
@@ -353,6 +367,8 @@ impl Driver {
         let stack = self.parts.stacks[index.at()].clone();
         let built = self.catalog.provider(index).clone();
         let receipts = self.parts.receipts.clone();
+        let (cutter, mut cut) = oneshot::channel();
+        self.cutters.insert(order.attempt, cutter);
         self.calls.spawn(async move {
             let attempt = order.attempt;
             let written = Written::default();
@@ -383,7 +399,11 @@ impl Driver {
                 let answer = stack.oneshot(Attempt { permit: order.permit, call }).await;
                 answer.unwrap_or_else(|_| internal(Processed::No))
             };
-            let answer = AssertUnwindSafe(call).catch_unwind().await;
+            let answer = tokio::select! {
+                biased;
+                answer = AssertUnwindSafe(call).catch_unwind() => answer,
+                Ok(part) = &mut cut => Ok(stalled(&seen, part)),
+            };
             let processed = if seen.is_set() { Processed::Maybe } else { Processed::No };
             (attempt, answer.unwrap_or_else(|_| internal(processed)))
         });
@@ -399,6 +419,32 @@ impl Driver {
             });
             (index, answer)
         });
+    }
+
+    fn sound(&mut self, index: ProviderIndex) {
+        let built = self.catalog.provider(index).clone();
+        while self.sounds.try_join_next().is_some() {}
+        self.sounds.spawn(async move { built.provider.sound().await });
+    }
+
+    /// When each provider was heard last.
+    fn listen(&self, events: &mut Vec<Event>) {
+        for (at, built) in self.catalog.providers.iter().enumerate() {
+            let heard = built.provider.heard();
+            events.extend(heard.map(|heard| Event::Heard(ProviderIndex(at as u16), heard)));
+        }
+    }
+
+    /// A call's answer as an event; a task that was cut at the end has been
+    /// answered for.
+    fn answered(
+        &mut self,
+        answered: Result<(AttemptId, Answer), tokio::task::JoinError>,
+        events: &mut Vec<Event>,
+    ) {
+        let Ok((attempt, answer)) = answered else { return };
+        self.cutters.remove(&attempt);
+        events.push(Event::Answered(attempt, answer));
     }
 
     fn read(&mut self, id: MessageId) {
@@ -438,6 +484,7 @@ impl Driver {
         self.publish(now);
         self.parts.telemetry.flush(now);
         self.parts.telemetry.alarm("clock_step", self.parts.clock.step_held_back());
+        self.listen(events);
         let board = self.parts.engine.board();
         self.parts.telemetry.alarm("network", board.network_down(now.instant));
         self.parts.telemetry.alarm("mass_gone", board.mass_gone());
@@ -473,9 +520,15 @@ fn held(store: &dyn Store, id: DeliveryId) -> Result<Option<Found>, StoreError> 
     Ok(Some(Found { body: Body::new(message), progress }))
 }
 
-/// A call's answer as an event; a task that was cut has been answered for.
-fn answer(answered: Result<(AttemptId, Answer), tokio::task::JoinError>) -> Option<Event> {
-    answered.ok().map(|(attempt, answer)| Event::Answered(attempt, answer))
+/// A call that was given up because of the vendor's silence: while it still
+/// waited for a connection, nothing was sent, and that is what was missing.
+fn stalled(written: &Written, part: Part) -> Answer {
+    let answer = if written.is_set() {
+        Answer::new(Outcome::Ambiguous).processed(Processed::Maybe).code("stall")
+    } else {
+        Answer::new(Outcome::Unavailable).processed(Processed::No).code("connect")
+    };
+    answer.about(part).detail("not a byte came from the vendor meanwhile")
 }
 
 /// A fault of ours: before the call nothing was sent, after it nobody knows.

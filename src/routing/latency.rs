@@ -20,12 +20,16 @@ const FAILURE_PENALTY: Duration = Duration::from_secs(5);
 /// Latencies kept for quantiles.
 const KEPT: usize = 256;
 
+/// What is usual is judged by answers no older than this.
+const USUAL: Duration = Duration::from_secs(300);
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Latency {
     rtt: f64,
     updated: Instant,
-    recent: Vec<u32>,
+    /// When each came, and its milliseconds.
+    recent: Vec<(Instant, u32)>,
     next: usize,
 }
 
@@ -37,7 +41,7 @@ impl Latency {
 
     /// An answer that took `elapsed`.
     pub fn record(&mut self, elapsed: Duration, now: Instant) {
-        self.remember(elapsed);
+        self.remember(elapsed, now);
         self.move_to(elapsed, now);
     }
 
@@ -54,12 +58,19 @@ impl Latency {
 
     /// Quantiles of the latest answers, in milliseconds, for each of `of`.
     pub fn quantiles_ms<const N: usize>(&self, of: [f64; N]) -> [u32; N] {
-        let mut sorted = self.recent.clone();
+        let mut sorted: Vec<u32> = self.recent.iter().map(|(_, ms)| *ms).collect();
         sorted.sort_unstable();
-        of.map(|q| {
-            let last = sorted.len().saturating_sub(1);
-            sorted.get((last as f64 * q).round() as usize).copied().unwrap_or(0)
-        })
+        of.map(|q| quantile(&sorted, q).unwrap_or(0))
+    }
+
+    /// Of a hundred answers of the last five minutes, all but one were as quick as
+    /// this; `None`: there was none.
+    pub fn p99(&self, now: Instant) -> Option<Duration> {
+        let usual = |at: Instant| now.saturating_duration_since(at) <= USUAL;
+        let recent = self.recent.iter().filter(|(at, _)| usual(*at));
+        let mut sorted: Vec<u32> = recent.map(|(_, ms)| *ms).collect();
+        sorted.sort_unstable();
+        quantile(&sorted, 0.99).map(|ms| Duration::from_millis(ms.into()))
     }
 
     fn move_to(&mut self, sample: Duration, now: Instant) {
@@ -74,15 +85,20 @@ impl Latency {
         self.updated = now;
     }
 
-    fn remember(&mut self, elapsed: Duration) {
+    fn remember(&mut self, elapsed: Duration, now: Instant) {
         let ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
         if self.recent.len() < KEPT {
-            self.recent.push(ms);
+            self.recent.push((now, ms));
         } else {
-            self.recent[self.next] = ms;
+            self.recent[self.next] = (now, ms);
         }
         self.next = (self.next + 1) % KEPT;
     }
+}
+
+fn quantile(sorted: &[u32], q: f64) -> Option<u32> {
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((last as f64 * q).round() as usize).copied()
 }
 
 #[cfg(test)]
@@ -122,5 +138,11 @@ mod tests {
             latency.record(ms * MS, start);
         }
         assert_eq!(latency.quantiles_ms([0.5, 0.99]), [51, 99]);
+        assert_eq!(latency.p99(start), Some(99 * MS));
+        let later = start + Duration::from_secs(200);
+        latency.record(7 * MS, later);
+        assert_eq!(latency.p99(later), Some(99 * MS));
+        assert_eq!(latency.p99(later + Duration::from_secs(200)), Some(7 * MS));
+        assert_eq!(latency.p99(later + Duration::from_secs(301)), None);
     }
 }

@@ -18,7 +18,7 @@ mod limits;
 mod plan;
 mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod window;
 
 pub use board::{

@@ -71,7 +71,7 @@ impl Provider for Fake {
 }
 
 /// Of a provider with this id and defaults else.
-pub(super) fn settings(id: &str) -> ProviderSettings {
+pub(crate) fn settings(id: &str) -> ProviderSettings {
     ProviderSettings {
         id: id.into(),
         kind: KIND.name,
@@ -88,7 +88,7 @@ pub(super) fn settings(id: &str) -> ProviderSettings {
 }
 
 /// Providers with these settings, and routes.
-pub(super) fn catalog(providers: Vec<ProviderSettings>, routes: Vec<Route>) -> Catalog {
+pub(crate) fn catalog(providers: Vec<ProviderSettings>, routes: Vec<Route>) -> Catalog {
     let built = |(serial, settings): (usize, ProviderSettings)| {
         let probe = ProbeProfile {
             proves: Proves::Nothing,
@@ -109,7 +109,7 @@ pub(super) fn catalog(providers: Vec<ProviderSettings>, routes: Vec<Route>) -> C
 }
 
 /// A recipient with an address for each (token, app); no app: empty.
-pub(super) fn recipient(addresses: &[(&str, &str)]) -> Recipient {
+pub(crate) fn recipient(addresses: &[(&str, &str)]) -> Recipient {
     let address = |(token, app): &(&str, &str)| {
         let mut values = vec![("token", *token)];
         if !app.is_empty() {

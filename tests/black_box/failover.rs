@@ -55,6 +55,57 @@ async fn a_dead_vendor_is_ejected_and_comes_back_by_canaries() {
 }
 
 #[tokio::test]
+async fn a_vendor_that_falls_silent_is_ejected_and_its_messages_go_to_the_other() {
+    let world = World::new().await;
+    let router = world.router();
+    let to_both = |n: u32| message(&[apns(&format!("s-{n}")), fcm(&format!("s-{n}"))]);
+    assert_eq!(only(&router.settle(&to_both(0)).await)["provider"], "apns");
+    world.simulator.control().set_mode("apns", Mode::Blackhole).unwrap();
+    let messages = [to_both(1), to_both(2), to_both(3)];
+    let (first, second, third) = tokio::join!(
+        router.settle(&messages[0]),
+        router.settle(&messages[1]),
+        router.settle(&messages[2]),
+    );
+    for view in [first, second, third] {
+        let delivery = only(&view);
+        assert_eq!((&delivery["state"], &delivery["provider"]), (&json!("sent"), &json!("fcm")));
+        let cut = &delivery["attempts"][0];
+        assert_eq!((&cut["outcome"], &cut["code"]), (&json!("Ambiguous"), &json!("stall")));
+        let waited_ms = cut["latency_ms"].as_u64().unwrap();
+        assert!((2000..3500).contains(&waited_ms), "{view}");
+    }
+    let view = router.get("/admin/v1/providers/apns").await;
+    assert_eq!((&view["state"], &view["reason"]), (&json!("ejected"), &json!("stall")), "{view}");
+    // Its connections are not used again: a canary goes out on a fresh one.
+    world.simulator.control().set_mode("apns", Mode::Healthy).unwrap();
+    let view = router.settle(&message(&[apns("only-1")])).await;
+    assert_eq!(only(&view)["state"], "sent", "{view}");
+}
+
+#[tokio::test]
+async fn a_vendor_that_is_slow_but_alive_is_not_cut() {
+    let world = World::new().await;
+    let router = world.router();
+    world.simulator.control().set_mode("apns", Mode::Slow).unwrap();
+    let messages = [1, 2, 3, 4].map(|n| message(&[apns(&format!("slow-{n}")), fcm("phone")]));
+    let views = tokio::join!(
+        router.settle(&messages[0]),
+        router.settle(&messages[1]),
+        router.settle(&messages[2]),
+        router.settle(&messages[3]),
+    );
+    for view in [views.0, views.1, views.2, views.3] {
+        let delivery = only(&view);
+        assert_eq!((&delivery["state"], &delivery["provider"]), (&json!("sent"), &json!("apns")));
+        assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1, "{view}");
+        assert!(delivery["attempts"][0]["latency_ms"].as_u64().unwrap() >= 3000, "{view}");
+    }
+    let view = router.get("/admin/v1/providers/apns").await;
+    assert_ne!(view["state"], "ejected", "{view}");
+}
+
+#[tokio::test]
 async fn a_vendor_that_throttles_gets_no_call_before_its_time() {
     let world = World::new().await;
     world.configure("[[routes]]\nname = \"fcm-first\"\ntiers = [[\"fcm\"], [\"apns\"]]\n");

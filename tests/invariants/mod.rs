@@ -34,14 +34,15 @@ fn invariants_hold_in_every_world() {
         None => 0..number("PUSHYARD_SEEDS").unwrap_or(SEEDS),
     };
     let current = watchdog();
-    let (mut events, mut crashes) = (0, 0);
+    let (mut events, mut crashes, mut cuts) = (0, 0, 0);
     for seed in seeds {
         current.store(seed, Ordering::Relaxed);
         let world = run(seed, steps);
         events += world.events;
         crashes += world.crashes;
+        cuts += world.cuts;
     }
-    eprintln!("{events} events, {crashes} crashes");
+    eprintln!("{events} events, {crashes} crashes, {cuts} calls cut in silence");
 }
 
 /// A number from the environment.

@@ -25,6 +25,8 @@ const PROMPT: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_millis(200);
 /// Writing, waking and restarting take so long at most in this world.
 const SLACK: Duration = Duration::from_secs(4);
+/// A pause lasts up to so much of itself longer than the vendor asked for.
+const THROTTLE_JITTER: f64 = 0.1;
 /// Pauses longer than this outlive a restart.
 const KEPT_PAUSE: Duration = Duration::from_secs(30);
 
@@ -63,7 +65,8 @@ pub(super) struct Sight {
     tokens: Vec<Tokens>,
     /// Since when a provider has had a permit and a token to spare.
     free_since: Vec<Option<Instant>>,
-    devices: BTreeMap<(u16, String), Instant>,
+    /// Until when the vendor wants a device left alone, and the engine may do so.
+    devices: BTreeMap<(u16, String), (Instant, Instant)>,
     /// Attempts that have begun: where, and whether the call is out.
     flying: BTreeMap<DeliveryId, (u16, bool)>,
     /// As last decided; the books learn of it when it is carried out.
@@ -204,7 +207,7 @@ impl Sight {
             let to = &message.recipients[usize::from(id.n())].addresses[usize::from(pair.1)];
             let usable = !delivery.tried.contains(&pair)
                 && free_now(pair.0, engine, now)
-                && !self.device_paused(pair.0, to, now)
+                && !self.device_may_be_paused(pair.0, to, now)
                 && !self.excluded(books, id, pair)
                 && self.names(pair.0, to).iter().all(|name| is_open(engine, name, now));
             hold!(9, !usable, "{id} goes to an ejected key although {pair:?} is usable");
@@ -260,7 +263,8 @@ impl Sight {
             let entry = books.entry(id.message());
             let recipient = &entry.body.message().recipients[usize::from(id.n())];
             let to = &recipient.addresses[usize::from(pair.1)];
-            self.devices.insert((pair.0, token(to)), until);
+            let latest = now.instant + pause.mul_f64(1.0 + THROTTLE_JITTER);
+            self.devices.insert((pair.0, token(to)), (until, latest));
         } else {
             let seen = self.keys.entry((pair.0, answer.part.clone())).or_default();
             seen.paused = Some(seen.paused.map_or(until, |known| known.max(until)));
@@ -356,9 +360,11 @@ impl Sight {
                 opened.filter(|_| all)
             });
             let free = self.free_since[usize::from(pair.0)];
-            let fresh = !delivery.tried.contains(&pair) && !self.device_paused(pair.0, to, now);
+            let fresh =
+                !delivery.tried.contains(&pair) && !self.device_may_be_paused(pair.0, to, now);
             if let (Some(since), Some(free), true) = (since, free, fresh) {
-                let paused = self.devices.get(&(pair.0, token(to))).copied().unwrap_or(free);
+                let paused =
+                    self.devices.get(&(pair.0, token(to))).map_or(free, |(_, latest)| *latest);
                 let waited = now.instant - since.max(free).max(ready).max(paused);
                 let rests = || rests(id, engine, now);
                 hold!(11, waited <= 3 * PROMPT || rests(), "{id} waits {waited:?} before {pair:?}");
@@ -397,7 +403,13 @@ impl Sight {
     }
 
     fn device_paused(&self, provider: u16, to: &Address, now: Now) -> bool {
-        self.devices.get(&(provider, token(to))).is_some_and(|until| now.instant < *until)
+        let paused = self.devices.get(&(provider, token(to)));
+        paused.is_some_and(|(until, _)| now.instant < *until)
+    }
+
+    fn device_may_be_paused(&self, provider: u16, to: &Address, now: Now) -> bool {
+        let paused = self.devices.get(&(provider, token(to)));
+        paused.is_some_and(|(_, latest)| now.instant < *latest)
     }
 
     fn excluded(&self, books: &Books, id: DeliveryId, (provider, address): Pair) -> bool {

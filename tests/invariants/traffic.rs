@@ -143,7 +143,8 @@ fn provider(at: usize, rng: &mut StdRng) -> Built {
         health: HealthSettings::default(),
         probe: rng.random_bool(0.5).then(ProbeSettings::default),
     };
-    let provider = Arc::new(Fake::new(kind, dedup, min_retry, proves));
+    let fake = Fake::new(kind, dedup, min_retry, proves);
+    let provider = Arc::new(if rng.random_bool(0.7) { fake.showing_bytes() } else { fake });
     Built { settings: Arc::new(settings), provider, serial: at as u64, retired: false }
 }
 

@@ -52,6 +52,12 @@ impl Fake {
         let probe = ProbeProfile { proves, min_interval, only_when_quiet: true };
         Self(Profile { kind, dedup, min_retry, probe, ping_interval: None })
     }
+
+    /// Its transport shows when a byte came.
+    pub(super) fn showing_bytes(mut self) -> Self {
+        self.0.ping_interval = Some(Duration::from_secs(10));
+        self
+    }
 }
 
 impl Provider for Fake {
@@ -135,6 +141,8 @@ pub(super) struct Reaction {
     pub(super) after: Duration,
     /// A copy was taken that the device will show.
     pub(super) taken: bool,
+    /// The answer is the vendor's, and not a timeout of ours.
+    pub(super) spoken: bool,
 }
 
 impl Vendor {
@@ -183,6 +191,11 @@ impl Vendor {
         Answer::new(if good { Outcome::Accepted } else { Outcome::Unavailable })
     }
 
+    /// Whether it gives a sign of life when it is asked for one.
+    pub(super) fn lives(&self) -> bool {
+        !matches!(self.weather, Weather::Silent) || self.only_app.is_some()
+    }
+
     fn react(&mut self, to: &Address, rng: &mut StdRng) -> Reaction {
         let app = to.get("app");
         let part = app.map_or(Part::Provider, Part::app);
@@ -195,6 +208,7 @@ impl Vendor {
             answer: Answer::new(outcome).about(about.clone()),
             after: quick,
             taken: outcome == Outcome::Accepted,
+            spoken: true,
         };
         match weather {
             Weather::Errors(share) if rng.random_range(0..100) < share => {
@@ -204,6 +218,7 @@ impl Vendor {
                 answer: Answer::new(Outcome::Ambiguous).processed(Processed::Maybe),
                 after: Duration::from_millis(rng.random_range(100..10_000)),
                 taken: rng.random(),
+                spoken: true,
             },
             Weather::Fine | Weather::Errors(_) | Weather::Lossy(_) => self.serve(to, quick),
             Weather::Slow => self.serve(to, Duration::from_millis(rng.random_range(900..5000))),
@@ -218,7 +233,7 @@ impl Vendor {
                 let written = rng.random_bool(0.7);
                 let outcome = if written { Outcome::Ambiguous } else { Outcome::Unavailable };
                 let taken = written && rng.random();
-                Reaction { answer: Answer::new(outcome), after: TIMEOUT, taken }
+                Reaction { answer: Answer::new(outcome), after: TIMEOUT, taken, spoken: false }
             }
             Weather::Wild => {
                 let outcome = Outcome::ALL[rng.random_range(0..Outcome::ALL.len())];
@@ -256,6 +271,6 @@ impl Vendor {
             }
         };
         let taken = answer.outcome == Outcome::Accepted;
-        Reaction { answer, after, taken }
+        Reaction { answer, after, taken, spoken: true }
     }
 }

@@ -13,7 +13,7 @@ use pushyard::dispatch::{
 use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId, State};
 use pushyard::routing::{OverrideSpec, ProviderIndex};
 use pushyard::store::{Health, Record};
-use pushyard_providers::Answer;
+use pushyard_providers::{Answer, Outcome, Part};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -28,6 +28,9 @@ const MOST_EFFECTS: usize = 100_000;
 /// Ticks that do nothing, in a second in which nothing is in flight.
 const MOST_IDLE_TICKS: usize = 100;
 
+/// How often the driver tells when it heard each vendor.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
 /// Something that is going to happen. Those with a number belong to one process.
 #[derive(Debug)]
 enum Happening {
@@ -36,6 +39,7 @@ enum Happening {
     Answer(u32, AttemptId, Answer),
     Read(u32, MessageId),
     Probed(u32, ProviderIndex, Answer),
+    Sounded(usize),
     Looked(u32, DeliveryId),
     Cancel,
     Receipt,
@@ -68,6 +72,10 @@ enum Asked {
 struct Calling {
     id: DeliveryId,
     pair: Pair,
+    /// The vendor will say something.
+    spoken: bool,
+    /// A byte of it has left.
+    written: bool,
 }
 
 /// See the module.
@@ -78,6 +86,10 @@ pub(super) struct World {
     engine: Engine,
     disk: Disk,
     vendors: Vec<Vendor>,
+    /// By vendor: when the last byte came.
+    heard: Vec<Instant>,
+    /// When the engine was told of that.
+    told_heard: Instant,
     pub(super) books: Books,
     sight: Sight,
     schedule: BTreeMap<(Instant, u64), Happening>,
@@ -101,6 +113,8 @@ pub(super) struct World {
     /// Events that the engine was given.
     pub(super) events: u64,
     pub(super) crashes: u32,
+    /// Calls that were given up in silence.
+    pub(super) cuts: u32,
 }
 
 impl World {
@@ -121,6 +135,8 @@ impl World {
             setup,
             engine,
             disk: Disk::default(),
+            heard: vec![instant; vendors.len()],
+            told_heard: instant,
             vendors,
             books,
             sight,
@@ -142,6 +158,7 @@ impl World {
             shown: super::number("PUSHYARD_LOG").unwrap_or(40) as usize,
             events: 0,
             crashes: 0,
+            cuts: 0,
         };
         world.set_out();
         world
@@ -246,6 +263,7 @@ impl World {
 
     /// The next thing happens: one of the world's, or the engine's own time.
     fn step(&mut self) {
+        self.keep_house();
         let wake = self.engine.wake_at(self.now);
         let next = self.schedule.first_key_value().map(|((at, _), _)| *at);
         if next.is_none_or(|next| wake < next) {
@@ -273,6 +291,32 @@ impl World {
         self.turn(events);
     }
 
+    /// While calls are in flight the driver tells often enough whom it hears.
+    fn keep_house(&mut self) {
+        while !self.calls.is_empty() {
+            let wake = self.engine.wake_at(self.now);
+            let next = self.schedule.first_key_value().map_or(wake, |((at, _), _)| wake.min(*at));
+            let due = self.told_heard + HOUSEKEEPING;
+            if due >= next {
+                return;
+            }
+            self.advance(due);
+            let heard = self.listen();
+            self.turn(heard);
+        }
+    }
+
+    /// When each vendor was heard, of those that show it.
+    fn listen(&mut self) -> Vec<Event> {
+        self.told_heard = self.now.instant;
+        let shows = |at: &usize| {
+            let built = &self.setup.catalog.providers[*at];
+            built.provider.profile().ping_interval.is_some()
+        };
+        let told = |at: usize| Event::Heard(ProviderIndex(at as u16), self.heard[at]);
+        (0..self.vendors.len()).filter(shows).map(told).collect()
+    }
+
     fn advance(&mut self, to: Instant) {
         let by = to.saturating_duration_since(self.now.instant);
         // Both clocks stay together only in whole milliseconds.
@@ -282,7 +326,9 @@ impl World {
 
     fn tick(&mut self) {
         let calm = self.sight.flying() == 0;
-        let effects = self.turn(vec![Event::Tick]);
+        let mut events = self.listen();
+        events.push(Event::Tick);
+        let effects = self.turn(events);
         if !calm || effects > 0 {
             return;
         }
@@ -308,7 +354,15 @@ impl World {
             }
             Happening::Flush(epoch) if epoch == self.epoch => events.extend(self.flush()),
             Happening::Answer(epoch, attempt, answer) if epoch == self.epoch => {
+                if let Some(Calling { pair, spoken: true, .. }) = self.calls.get(&attempt) {
+                    self.heard[usize::from(pair.0)] = self.now.instant;
+                }
                 events.push(Event::Answered(attempt, answer));
+            }
+            Happening::Sounded(at) => {
+                if self.vendors[at].lives() {
+                    self.heard[at] = self.now.instant;
+                }
             }
             Happening::Read(epoch, id) if epoch == self.epoch => {
                 self.reads.remove(&id);
@@ -478,7 +532,7 @@ impl World {
 
     /// An attempt that was cut while it waited for its intent has made no call.
     fn answered(&mut self, attempt: AttemptId, answer: &Answer) {
-        let Some(Calling { id, pair }) = self.calls.remove(&attempt) else { return };
+        let Some(Calling { id, pair, .. }) = self.calls.remove(&attempt) else { return };
         self.books.answered(id, pair, answer.outcome, self.now);
         self.sight.answered(&self.books, id, pair, answer, self.now);
     }
@@ -637,6 +691,8 @@ impl World {
                 let answer = self.vendors[provider.at()].probe(&mut self.rng);
                 self.soon(5, 3_000, Happening::Probed(self.epoch, provider, answer));
             }
+            Effect::Sound(provider) => self.soon(1, 100, Happening::Sounded(provider.at())),
+            Effect::Cut(attempt, part) => self.cut(attempt, &part),
             Effect::Tell(Fact::Settled { delivery, state, reason, .. }) => {
                 self.note(&format!("  told {delivery} {state:?} {reason:?}"));
                 self.books.told(delivery, state, reason);
@@ -683,9 +739,25 @@ impl World {
         if reaction.taken {
             self.books.copied(id);
         }
-        self.calls.insert(order.attempt, Calling { id, pair });
+        let written = reaction.spoken || reaction.answer.outcome == Outcome::Ambiguous;
+        let calling = Calling { id, pair, spoken: reaction.spoken, written };
+        self.calls.insert(order.attempt, calling);
         let ms = reaction.after.min(TIMEOUT).as_millis() as u64;
         self.soon(ms, ms + 1, Happening::Answer(self.epoch, order.attempt, reaction.answer));
+    }
+
+    /// The engine gives a call up: only where the vendor has been silent for long.
+    fn cut(&mut self, attempt: AttemptId, part: &Part) {
+        let Some(calling) = self.calls.get_mut(&attempt) else { return };
+        calling.spoken = false;
+        self.cuts += 1;
+        let at = usize::from(calling.pair.0);
+        let stall_after = self.setup.catalog.providers[at].settings.health.stall_after;
+        let silent = self.now.instant.saturating_duration_since(self.heard[at]);
+        assert!(silent >= stall_after, "{:?} is cut after {silent:?}", calling.id);
+        let outcome = if calling.written { Outcome::Ambiguous } else { Outcome::Unavailable };
+        let answer = Answer::new(outcome).about(part.clone());
+        self.soon(0, 5, Happening::Answer(self.epoch, attempt, answer));
     }
 
     /// The process ends without order and another one begins.
@@ -727,6 +799,7 @@ impl World {
         self.asked.clear();
         self.reads.clear();
         self.effects.clear();
+        self.heard.fill(self.now.instant);
         self.store = Health::Writable;
         let down = Duration::from_millis(self.rng.random_range(100..20_000));
         self.advance(self.now.instant + down);

@@ -20,7 +20,7 @@ mod payload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -81,6 +81,9 @@ const MAX_TOKEN: usize = 1024;
 /// takes several connections to keep a batch moving then.
 const MAX_CONNECTIONS: usize = 16;
 
+/// PINGs that come more often are answered with GOAWAY; Apple names no figure.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
 static PROFILE: Profile = Profile {
     kind: "apns",
     dedup: Dedup::Replaces,
@@ -92,7 +95,7 @@ static PROFILE: Profile = Profile {
         min_interval: Duration::from_secs(60),
         only_when_quiet: true,
     },
-    ping_interval: Some(Duration::from_secs(10)),
+    ping_interval: Some(PING_INTERVAL),
 };
 
 struct Apns {
@@ -333,6 +336,14 @@ impl Provider for Apns {
             Login::Token(mint) => mint.memo(),
             Login::Certificate(_) => None,
         }
+    }
+
+    fn heard(&self) -> Option<Instant> {
+        Some(self.pool.heard())
+    }
+
+    fn sound(&self) -> BoxFuture<'_, ()> {
+        self.pool.sound(PING_INTERVAL).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

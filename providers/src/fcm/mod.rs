@@ -15,7 +15,7 @@ mod payload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -81,6 +81,9 @@ const MOST_TOPICS: usize = 5;
 /// Nobody subscribes to it, and with `validate_only` nothing is sent.
 const PROBE_TOPIC: &str = "health-probe";
 
+/// More frequent PINGs end in GOAWAY `too_many_pings`.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+
 static PROFILE: Profile = Profile {
     kind: "fcm",
     dedup: Dedup::Replaces,
@@ -92,8 +95,7 @@ static PROFILE: Profile = Profile {
         // A dry run may count against the project's quota.
         only_when_quiet: true,
     },
-    // More frequent PINGs end in GOAWAY `too_many_pings`.
-    ping_interval: Some(Duration::from_secs(60)),
+    ping_interval: Some(PING_INTERVAL),
 };
 
 struct Fcm {
@@ -258,6 +260,14 @@ impl Provider for Fcm {
                 ok: self.credential_ok.load(Ordering::Relaxed),
             },
         }
+    }
+
+    fn heard(&self) -> Option<Instant> {
+        Some(self.pool.heard())
+    }
+
+    fn sound(&self) -> BoxFuture<'_, ()> {
+        self.pool.sound(PING_INTERVAL).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

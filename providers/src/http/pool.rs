@@ -31,6 +31,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
+use h2::PingPong;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::sync::Notify;
@@ -50,6 +52,9 @@ const LEAST_CONNECTIONS: usize = 2;
 /// How often a call looks for another connection when the one it was given has
 /// gone away before a byte of it was written.
 const TRIES: usize = 3;
+
+/// A living peer answers a PING within this time.
+const PONG_WITHIN: Duration = Duration::from_secs(1);
 
 /// For the polite end of a connection that was opened only to see that it can be.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -127,11 +132,13 @@ impl Pool {
     pub fn new(settings: PoolSettings) -> Self {
         let least = settings.connections.max(LEAST_CONNECTIONS);
         let bounds = Bounds { least, most: settings.max_connections.max(least) };
+        let born = instant();
         let shared = Shared {
             settings,
             bounds,
-            born: instant(),
-            meter: Arc::default(),
+            born,
+            meter: Arc::new(Meter::new(born)),
+            sounding: tokio::sync::Mutex::default(),
             state: Mutex::default(),
             tasks: Mutex::default(),
             next_id: AtomicU64::new(1),
@@ -173,6 +180,48 @@ impl Pool {
         // Whether the peer hears our good-bye changes nothing.
         let _heard = timeout(FAREWELL, driver).await;
         Ok(())
+    }
+
+    /// Asks for a sign of life, which [`Pool::heard`] then tells: a PING on each
+    /// connection that carries a call, on none more often than every `interval`;
+    /// where none is due, a fresh connection with its SETTINGS. Ends when that
+    /// has come, or has not come for long enough: what stayed silent takes no
+    /// further call, so that whoever comes next finds a fresh connection. While
+    /// one sign is awaited, no other is asked for.
+    pub async fn sound(&self, interval: Duration) {
+        let Ok(_one_at_a_time) = self.shared.sounding.try_lock() else { return };
+        let asked = self.shared.age();
+        let (asked_ms, asked_us) = (asked.as_millis() as u64, asked.as_micros() as u64);
+        let open = self.shared.state().open.clone();
+        let pings: Vec<_> = open
+            .iter()
+            .filter_map(|connection| {
+                let pinger = connection.take_pinger(asked_ms, interval)?;
+                Some((connection, pinger))
+            })
+            .collect();
+        let pinged: Vec<_> = pings.iter().map(|(connection, _)| connection.id).collect();
+        if pings.is_empty() {
+            // How it failed is seen by who opens the next one.
+            let _failure = self.check().await;
+        } else {
+            let pings = pings.into_iter().map(|(connection, pinger)| connection.ping(pinger));
+            let _late = timeout(PONG_WITHIN, join_all(pings)).await;
+        }
+        let dead = self.shared.meter.heard_us() < asked_us;
+        for connection in open {
+            let silent = connection.meter.heard_us() < asked_us;
+            if silent && (dead || pinged.contains(&connection.id)) {
+                self.shared.retire(connection.id, "silent");
+            }
+        }
+    }
+
+    /// When the last byte came from the peer, over whichever connection; not
+    /// before the pool was made.
+    pub fn heard(&self) -> std::time::Instant {
+        let heard = Duration::from_micros(self.shared.meter.heard_us());
+        (self.shared.born + heard).into_std()
     }
 
     /// Opens no further stream on this connection and closes it when its
@@ -300,6 +349,8 @@ struct Shared {
     bounds: Bounds,
     born: Instant,
     meter: Arc<Meter>,
+    /// Held while a sign of life is awaited.
+    sounding: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Openings and drivers, ended with the pool.
     tasks: Mutex<JoinSet<()>>,
@@ -337,8 +388,8 @@ impl Shared {
     async fn open_one(self: Arc<Self>) {
         let dialled = dial(&self.settings, &self.meter).await;
         let mut started = None;
-        let result = dialled.map(|Dialled { sender, driver, meter }| {
-            let connection = self.connection(sender, meter);
+        let result = dialled.map(|Dialled { sender, driver, pinger, meter }| {
+            let connection = self.connection(sender, pinger, meter);
             started = Some((connection.clone(), driver));
             connection
         });
@@ -351,10 +402,16 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    fn connection(&self, sender: SendRequest<Bytes>, meter: Arc<Meter>) -> Arc<Connection> {
+    fn connection(
+        &self,
+        sender: SendRequest<Bytes>,
+        pinger: Option<PingPong>,
+        meter: Arc<Meter>,
+    ) -> Arc<Connection> {
         Arc::new(Connection::new(
             ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed)),
             sender,
+            pinger,
             meter,
             self.settings.stream_limit,
             self.settings.one_stream_first,

@@ -1,9 +1,9 @@
 //! What goes into the engine and what comes out of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pushyard_providers::Answer;
+use pushyard_providers::{Answer, Part};
 
 use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
 use super::{Found, Reconfigured};
@@ -72,6 +72,9 @@ pub enum Event {
     Probed(ProviderIndex, Answer),
     /// What a provider's open connections allow together.
     Capacity(ProviderIndex, Option<u32>),
+    /// When the last byte came from a provider. Told several times a second, and
+    /// with each [`Event::Tick`]; never of one that does not show its bytes.
+    Heard(ProviderIndex, Instant),
     /// Whether the store takes new messages.
     Store(Health),
     /// Small state of the shell's, to be written in its place among the records.
@@ -97,6 +100,11 @@ pub enum Effect {
     Settled(Token),
     /// Make this call.
     Call(Box<Order>),
+    /// Give this call up, about whose silence as the part says. What its answer
+    /// is depends on whether a byte had left; it comes as [`Event::Answered`].
+    Cut(AttemptId, Part),
+    /// Ask this provider for a sign of life.
+    Sound(ProviderIndex),
     /// Read this message back.
     Read(MessageId),
     /// Look up what the store holds of this delivery.

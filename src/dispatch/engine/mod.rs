@@ -20,6 +20,7 @@ mod pick;
 mod probe;
 mod recall;
 mod reshape;
+mod stall;
 mod suspects;
 mod view;
 
@@ -83,6 +84,8 @@ pub struct Engine {
     /// Counters of the routes, for `round_robin`.
     turns: Vec<u64>,
     probes: Vec<probe::Schedule>,
+    /// By provider: whether it is silent.
+    silences: Vec<stall::Silence>,
     /// Records written so far; a flush says how many of them are on disk.
     written: u64,
     /// So many of them are on disk.
@@ -134,6 +137,10 @@ struct Flight {
     candidate: Candidate,
     permit: Permit,
     started: Now,
+    /// When its call went out.
+    called: Option<std::time::Instant>,
+    /// Its call was given up; what comes of that is on its way.
+    cut: bool,
     n: u32,
     /// The address, as a hash.
     address: u64,
@@ -194,6 +201,7 @@ impl Engine {
             last_event: EventId::from_u128(0),
             turns: vec![0; catalog.routes.len()],
             probes: Vec::new(),
+            silences: vec![stall::Silence::default(); providers],
             written: 0,
             flushed: 0,
             unflushed: VecDeque::new(),
@@ -276,6 +284,7 @@ impl Engine {
                 self.board.capacity(provider, streams, now.instant);
                 self.dirty[provider.at()] = true;
             }
+            Event::Heard(provider, at) => self.heard(provider, at, now, effects),
             Event::Store(health) => self.store = health,
             Event::Note(name, value) => {
                 self.write(Record::Note(name, value), effects);
@@ -335,7 +344,8 @@ impl Engine {
         let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
         let suspects = self.suspects.wake_at(now.instant);
         let orders = self.orders_wake(now);
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders]
+        let silences = self.silence_wake();
+        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders, silences]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -655,9 +665,7 @@ impl Engine {
         let Some(flight) = self.flights.get(&attempt) else { return };
         if self.may_still_call(flight, now) {
             let flight = self.flights.get_mut(&attempt);
-            if let Some(order) = flight.and_then(|flight| flight.order.take()) {
-                effects.push(Effect::Call(Box::new(order)));
-            }
+            effects.extend(flight.and_then(|flight| flight.call(now)));
         } else if let Some(flight) = self.flights.remove(&attempt) {
             self.withdraw(&flight, now, effects);
         }
@@ -678,6 +686,15 @@ impl Engine {
     }
 }
 
+impl Flight {
+    /// Its call goes out.
+    fn call(&mut self, now: Now) -> Option<Effect> {
+        let order = self.order.take()?;
+        self.called = Some(now.instant);
+        Some(Effect::Call(Box::new(order)))
+    }
+}
+
 /// What a body weighs in memory, roughly.
 fn weight(body: &Body) -> u64 {
     const MESSAGE: usize = 512;
@@ -692,3 +709,7 @@ fn weight(body: &Body) -> u64 {
     let content = 2 * (shown + data + overrides);
     (MESSAGE + content + message.recipients.len() * RECIPIENT) as u64
 }
+
+#[cfg(test)]
+#[path = "stall_tests.rs"]
+mod stall_tests;

@@ -322,6 +322,8 @@ impl Engine {
             candidate,
             permit,
             started: now,
+            called: None,
+            cut: false,
             n,
             address,
             order: Some(order),
@@ -332,9 +334,7 @@ impl Engine {
             let upto = self.write(Record::Intent(delivery, record), effects);
             self.unflushed.push_back((upto, AfterFlush::Call(attempt)));
         } else {
-            if let Some(order) = flight.order.take() {
-                effects.push(Effect::Call(Box::new(order)));
-            }
+            effects.extend(flight.call(now));
             self.flights.insert(attempt, flight);
         }
     }

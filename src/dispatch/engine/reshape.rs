@@ -50,6 +50,7 @@ impl Engine {
         self.lanes.grow(providers);
         self.ready.resize(providers, super::List::default());
         self.dirty.resize(providers, true);
+        self.silences.resize(providers, super::stall::Silence::default());
         self.since.resize(providers, now.utc);
         self.turns = vec![0; self.catalog.routes.len()];
         for at in self.probes.len()..providers {

@@ -259,6 +259,28 @@ impl Board {
         self.note(index, change);
     }
 
+    /// How long a provider may be silent with calls in flight: as configured, or
+    /// four times what is usual there [o], because what is slow every day has not
+    /// died today.
+    pub fn stall_after(&self, provider: ProviderIndex, now: Instant) -> Duration {
+        const USUAL_TIMES: u32 = 4;
+        let lane = self.lane(provider);
+        let usual = lane.latency.p99(now).unwrap_or_default();
+        lane.settings.health.stall_after.max(usual.saturating_mul(USUAL_TIMES))
+    }
+
+    /// A provider with calls in flight has fallen silent. One that is out stays
+    /// out for as long as it was to be.
+    pub fn stalled(&mut self, provider: ProviderIndex, now: Instant, jitter: f64) {
+        let key = self.lane(provider).key;
+        match self.key_at(key).health.status() {
+            Status::Ejected { .. } => {}
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                self.eject(key, Cause::Stall, now, jitter);
+            }
+        }
+    }
+
     /// A probe ended.
     pub fn probed(
         &mut self,

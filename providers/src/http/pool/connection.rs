@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{Request, StatusCode};
 
 use super::metered::Meter;
@@ -43,12 +43,18 @@ pub(super) struct Connection {
     pub(super) opened_ms: u64,
     /// The same: when it was last used.
     pub(super) used_ms: AtomicU64,
+    /// Sends PINGs; `None` while the answer to one is awaited, and after one
+    /// that got none.
+    pinger: Mutex<Option<PingPong>>,
+    /// When the last one went out, in milliseconds of the pool's age; 0: none did.
+    pinged_ms: AtomicU64,
 }
 
 impl Connection {
     pub(super) fn new(
         id: ConnectionId,
         sender: SendRequest<Bytes>,
+        pinger: Option<PingPong>,
         meter: Arc<Meter>,
         own_limit: Option<u32>,
         one_stream_first: bool,
@@ -65,6 +71,8 @@ impl Connection {
             in_flight: AtomicUsize::new(0),
             opened_ms: now_ms,
             used_ms: AtomicU64::new(now_ms),
+            pinger: Mutex::new(pinger),
+            pinged_ms: AtomicU64::new(0),
         }
     }
 
@@ -117,6 +125,26 @@ impl Connection {
                 *sender = Some(fresh);
                 Ok(())
             }
+        }
+    }
+
+    /// The means to send a PING, if it carries a call and the last PING is long
+    /// enough ago.
+    pub(super) fn take_pinger(&self, now_ms: u64, interval: Duration) -> Option<PingPong> {
+        let last = self.pinged_ms.load(Ordering::Relaxed);
+        let rests = last > 0 && now_ms.saturating_sub(last) < interval.as_millis() as u64;
+        if rests || self.in_flight() == 0 {
+            return None;
+        }
+        let pinger = self.pinger.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        self.pinged_ms.store(now_ms.max(1), Ordering::Relaxed);
+        Some(pinger)
+    }
+
+    /// Sends a PING and waits for its answer.
+    pub(super) async fn ping(&self, mut pinger: PingPong) {
+        if pinger.ping(Ping::opaque()).await.is_ok() {
+            *self.pinger.lock().unwrap_or_else(PoisonError::into_inner) = Some(pinger);
         }
     }
 

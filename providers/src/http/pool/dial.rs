@@ -20,6 +20,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::poll_fn;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use h2::PingPong;
 use h2::client::{Builder, Connection, SendRequest};
 use rand::seq::SliceRandom;
 use rustls_pki_types::ServerName;
@@ -59,6 +60,7 @@ pub(super) type Io = TlsStream<Metered<TcpStream>>;
 pub(super) struct Dialled {
     pub(super) sender: SendRequest<Bytes>,
     pub(super) driver: Connection<Io, Bytes>,
+    pub(super) pinger: Option<PingPong>,
     pub(super) meter: Arc<Meter>,
 }
 
@@ -88,7 +90,7 @@ async fn steps(
     socket.set_nodelay(true).map_err(|error| failure("connect", error.to_string()))?;
 
     *step = "tls";
-    let meter = Arc::new(Meter::default());
+    let meter = Arc::new(Meter::new(pool.born()));
     let socket = Metered::new(socket, meter.clone(), pool.clone());
     let stream = TlsConnector::from(settings.tls.clone())
         .connect(server_name(&settings.origin)?, socket)
@@ -104,7 +106,9 @@ async fn steps(
         .await
         .map_err(|error| failure("settings", error.to_string()))?;
     settings_arrive(&mut driver).await?;
-    Ok(Dialled { sender, driver, meter })
+    meter.settle(pool);
+    let pinger = driver.ping_pong();
+    Ok(Dialled { sender, driver, pinger, meter })
 }
 
 async fn resolve(origin: &url::Url) -> Result<Vec<SocketAddr>, Failure> {

@@ -462,6 +462,61 @@ async fn a_connection_on_which_a_call_was_given_up_in_silence_takes_no_more() {
 }
 
 #[tokio::test]
+async fn a_sign_of_life_is_a_ping_where_one_is_due_and_else_a_fresh_connection() {
+    let (pool, listener) = pair().await;
+    let interval = Duration::from_secs(60);
+    let mut calls = Box::pin(call(&pool));
+    let mut peer = tokio::select! {
+        _ = &mut calls => unreachable!("nobody answered"),
+        peer = async {
+            let mut peer = listener.accept(10).await;
+            peer.request().await;
+            peer
+        } => peer,
+    };
+    let _idle = listener.accept(10).await;
+    let heard = pool.heard();
+    let ((), ()) = tokio::join!(pool.sound(interval), async {
+        let ping = peer.until(wire::PING).await;
+        peer.write(wire::PING, 1, 0, &ping.payload).await;
+    });
+    let answered = pool.heard();
+    assert!(answered > heard);
+    let ((), _fresh) = tokio::join!(pool.sound(interval), async {
+        let mut fresh = listener.accept(10).await;
+        fresh.until_closed().await;
+    });
+    assert!(pool.heard() > answered);
+    assert_eq!(peer.requests_until_now().await, [0; 0], "no second PING came before this one");
+    assert_eq!(pool.connections(), 2, "a living peer loses no connection");
+}
+
+#[tokio::test]
+async fn a_peer_that_gives_no_sign_of_life_loses_all_its_connections() {
+    let (pool, listener) = pair().await;
+    let mut given_up = Box::pin(call(&pool));
+    let mut silent = tokio::select! {
+        _ = &mut given_up => unreachable!("nobody answered"),
+        peer = async {
+            let mut peer = listener.accept(10).await;
+            peer.request().await;
+            peer
+        } => peer,
+    };
+    let mut idle = listener.accept(10).await;
+    while pool.connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let heard = pool.heard();
+    pool.sound(Duration::from_secs(60)).await;
+    assert_eq!(pool.heard(), heard, "not a byte came");
+    // Without a call on it there is no reason to keep it.
+    idle.until_closed().await;
+    drop(given_up);
+    silent.until_closed().await;
+}
+
+#[tokio::test]
 async fn headers_without_end_are_no_answer() {
     let (pool, listener) = pair().await;
     let (result, ()) = tokio::join!(call(&pool), async {

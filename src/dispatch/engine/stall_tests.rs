@@ -1,0 +1,273 @@
+//! Silence, with time moved by hand.
+
+use std::time::{Duration, Instant};
+
+use pushyard_providers::{Answer, Outcome, Part, Push};
+
+use super::*;
+use crate::clock::Clock;
+use crate::dispatch::Token;
+use crate::model::{IdGenerator, Message, OnAmbiguous};
+use crate::routing::testing::{catalog, recipient, settings};
+use crate::routing::{Balance, Cause, Member, Route, Status};
+
+const MS: Duration = Duration::from_millis(1);
+const VENDOR: ProviderIndex = ProviderIndex(0);
+
+/// An engine with one provider, and what it did so far.
+struct House {
+    engine: Engine,
+    now: Now,
+    began: Instant,
+    ids: IdGenerator,
+    rng: StdRng,
+    /// When the vendor was heard.
+    heard: Instant,
+    told: Instant,
+    /// It answers when it is asked for a sign of life.
+    lives: bool,
+    /// In milliseconds since the beginning.
+    sounds: Vec<u64>,
+    cuts: Vec<(u64, AttemptId, Part)>,
+    calls: Vec<AttemptId>,
+    written: u64,
+}
+
+impl House {
+    fn new() -> Self {
+        let now = Clock::default().now();
+        let tiers = vec![vec![Member { provider: VENDOR, weight: 1.0 }]];
+        let route = Route { name: "default".into(), tiers, balance: Balance::LeastLatency };
+        let catalog = Arc::new(catalog(vec![settings("vendor")], vec![route]));
+        let engine = Engine::new(catalog, Settings::default(), Limits::default(), now, 7);
+        let mut house = Self {
+            engine,
+            now,
+            began: now.instant,
+            ids: IdGenerator::default(),
+            rng: StdRng::seed_from_u64(7),
+            heard: now.instant,
+            told: now.instant,
+            lives: false,
+            sounds: Vec::new(),
+            cuts: Vec::new(),
+            calls: Vec::new(),
+            written: 0,
+        };
+        house.listen();
+        house
+    }
+
+    fn ms(&self) -> u64 {
+        self.now.instant.duration_since(self.began).as_millis() as u64
+    }
+
+    fn on(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        self.engine.on(event, self.now, &mut effects);
+        self.engine.pump(self.now, &mut effects);
+        let mut wrote = false;
+        for effect in effects {
+            match effect {
+                Effect::Write(_) => {
+                    self.written += 1;
+                    wrote = true;
+                }
+                Effect::Call(order) => self.calls.push(order.attempt),
+                Effect::Sound(_) => {
+                    self.sounds.push(self.ms());
+                    if self.lives {
+                        self.heard = self.now.instant + MS;
+                    }
+                }
+                Effect::Cut(attempt, part) => self.cuts.push((self.ms(), attempt, part)),
+                Effect::Accepted(_)
+                | Effect::Rejected(..)
+                | Effect::Cancelled(..)
+                | Effect::Settled(_)
+                | Effect::Read(_)
+                | Effect::Look(_)
+                | Effect::Received(..)
+                | Effect::Replayed(..)
+                | Effect::Operated(..)
+                | Effect::Catalog(_)
+                | Effect::Probe(_)
+                | Effect::Tell(_) => {}
+            }
+        }
+        if wrote {
+            self.on(Event::Flushed(self.written));
+        }
+    }
+
+    fn listen(&mut self) {
+        self.told = self.now.instant;
+        self.on(Event::Heard(VENDOR, self.heard));
+    }
+
+    /// A push comes and is called at once.
+    fn push(&mut self) -> AttemptId {
+        let before = self.calls.len();
+        let message = Message {
+            id: self.ids.next(self.now.utc, &mut self.rng),
+            client: "client".into(),
+            route: "default".into(),
+            deliver_at: None,
+            ttl: Duration::from_secs(3600),
+            on_ambiguous: OnAmbiguous::Resend,
+            durability: Durability::Disk,
+            push: Push::default(),
+            recipients: vec![recipient(&[("token", "")])],
+            metadata: Default::default(),
+            trace: None,
+            idempotency: None,
+            warnings: Vec::new(),
+            unresolved: Vec::new(),
+        };
+        self.on(Event::Submitted(Token(before as u64), Body::new(message)));
+        assert_eq!(self.calls.len(), before + 1, "called at once");
+        self.calls[before]
+    }
+
+    /// Time passes as the driver lets it: it wakes when the engine wants to, and
+    /// four times a second.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now.instant + time;
+        while self.now.instant < until {
+            let wake = self.engine.wake_at(self.now).min(self.told + 250 * MS).min(until);
+            self.now = self.now.plus(wake.max(self.now.instant + MS) - self.now.instant);
+            self.listen();
+            self.on(Event::Tick);
+        }
+    }
+
+    fn answer(&mut self, attempt: AttemptId, outcome: Outcome) {
+        self.heard = self.now.instant;
+        self.on(Event::Answered(attempt, Answer::new(outcome)));
+    }
+
+    fn status(&self) -> Status {
+        self.engine.board.key_at(self.engine.board.lane(VENDOR).key).health.status()
+    }
+
+    fn ejected(&self) -> bool {
+        matches!(self.status(), Status::Ejected { cause: Cause::Stall, .. })
+    }
+
+    fn cut_at(&self) -> Vec<u64> {
+        self.cuts.iter().map(|(at, ..)| *at).collect()
+    }
+}
+
+#[test]
+fn three_attempts_in_silence_eject_the_vendor_and_are_cut() {
+    let mut house = House::new();
+    let attempts = [house.push(), house.push(), house.push()];
+    house.pass(1990 * MS);
+    assert_eq!(house.sounds, [1000]);
+    assert!(house.cuts.is_empty() && !house.ejected());
+    house.pass(20 * MS);
+    assert!(house.ejected(), "{:?}", house.status());
+    let cut: Vec<_> = house.cuts.iter().map(|(_, attempt, _)| *attempt).collect();
+    assert_eq!(cut, attempts);
+    assert_eq!(house.cut_at(), [2000; 3]);
+    // They are cut once, whatever their answers need to arrive.
+    house.pass(3000 * MS);
+    assert_eq!(house.cuts.len(), 3);
+    for (_, attempt, part) in house.cuts.clone() {
+        house.on(Event::Answered(attempt, Answer::new(Outcome::Ambiguous).about(part)));
+    }
+    assert!(house.ejected());
+}
+
+#[test]
+fn what_was_called_before_the_vendor_fell_silent_is_in_that_silence_too() {
+    let mut house = House::new();
+    for _ in 0..3 {
+        house.push();
+    }
+    house.pass(500 * MS);
+    house.heard = house.now.instant;
+    house.pass(1990 * MS);
+    assert!(!house.ejected());
+    house.pass(20 * MS);
+    assert!(house.ejected());
+    assert_eq!(house.cut_at(), [2500; 3]);
+}
+
+#[test]
+fn two_attempts_have_a_second_more_and_are_one_failure() {
+    let mut house = House::new();
+    house.push();
+    house.push();
+    house.pass(2990 * MS);
+    assert!(house.cuts.is_empty());
+    house.pass(20 * MS);
+    assert_eq!(house.cut_at(), [3000; 2]);
+    assert_eq!(house.cuts[0].2, Part::Provider);
+    assert_eq!(house.cuts[1].2, Part::Device, "of no key");
+    assert!(!house.ejected());
+}
+
+#[test]
+fn a_vendor_that_lives_is_asked_again_and_never_cut() {
+    let mut house = House::new();
+    house.lives = true;
+    for _ in 0..5 {
+        house.push();
+    }
+    house.pass(Duration::from_secs(9));
+    assert!(house.cuts.is_empty() && !house.ejected());
+    assert_eq!(house.sounds, [1000, 2001, 3002, 4003, 5004, 6005, 7006, 8007]);
+}
+
+#[test]
+fn what_is_usual_there_is_no_silence() {
+    let mut house = House::new();
+    for _ in 0..10 {
+        let attempt = house.push();
+        house.pass(1000 * MS);
+        house.answer(attempt, Outcome::Accepted);
+    }
+    let asked = house.sounds.len();
+    let began = house.ms();
+    for _ in 0..3 {
+        house.push();
+    }
+    house.pass(3990 * MS);
+    assert_eq!(house.sounds[asked..], [began + 2000]);
+    assert!(!house.ejected());
+    house.pass(20 * MS);
+    assert!(house.ejected());
+}
+
+#[test]
+fn our_own_pause_is_not_the_vendors() {
+    let mut house = House::new();
+    for _ in 0..3 {
+        house.push();
+    }
+    // The process stood still: what the vendor said is not read yet.
+    house.now = house.now.plus(Duration::from_secs(5));
+    house.listen();
+    house.on(Event::Tick);
+    assert!(house.cuts.is_empty() && house.sounds.is_empty());
+    house.pass(1990 * MS);
+    assert!(house.cuts.is_empty());
+    house.pass(20 * MS);
+    assert!(house.ejected());
+}
+
+#[test]
+fn a_vendor_that_shows_no_bytes_is_never_stalled() {
+    let mut house = House::new();
+    house.engine.silences[0] = stall::Silence::default();
+    for _ in 0..5 {
+        house.push();
+    }
+    for _ in 0..20 {
+        house.now = house.now.plus(500 * MS);
+        house.on(Event::Tick);
+    }
+    assert!(house.cuts.is_empty() && house.sounds.is_empty() && !house.ejected());
+}
