@@ -6,7 +6,7 @@ use pushyard_providers::{Answer, Outcome, Part, Processed};
 use super::{Board, Ended, KeyIndex, Keys, LeftOut, Permit, Remembered};
 use crate::clock::{Clock, Now};
 use crate::routing::testing::{catalog, settings};
-use crate::routing::{Cause, GoneVerdict, ProviderIndex, ProviderSettings, Rate, Status};
+use crate::routing::{Cause, GoneVerdict, Pass, ProviderIndex, ProviderSettings, Rate, Status};
 
 const S: Duration = Duration::from_secs(1);
 const P: ProviderIndex = ProviderIndex(0);
@@ -41,7 +41,7 @@ impl Desk {
     }
 
     fn admit(&mut self, keys: &Keys) -> Option<Permit> {
-        self.board.admit(P, keys, false, self.now.instant)
+        self.board.admit(P, keys, Pass::Usual, self.now.instant)
     }
 
     fn answer(&mut self, permit: &Permit, keys: &Keys, answer: &Answer) {
@@ -60,7 +60,7 @@ impl Desk {
     }
 
     fn why(&self, keys: &Keys) -> Option<LeftOut> {
-        self.board.open(keys, false, self.now.instant).err().map(|closed| closed.why)
+        self.board.open(keys, Pass::Usual, self.now.instant).err().map(|closed| closed.why)
     }
 
     fn status(&self, key: KeyIndex) -> Status {
@@ -355,7 +355,7 @@ fn our_own_network_is_down_when_no_provider_with_traffic_can_be_reached() {
             let Some(answer) = answer else { continue };
             let index = ProviderIndex(n as u16);
             let keys = Keys::from_slice(&[board.lane(index).key]);
-            let permit = board.admit(index, &keys, false, now.instant).unwrap();
+            let permit = board.admit(index, &keys, Pass::Usual, now.instant).unwrap();
             let ended = Ended { permit: &permit, keys: &keys, answer, elapsed: S, address: 7 };
             board.answered(&ended, now, &mut || 0.0);
         }

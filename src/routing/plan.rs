@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::board::{Board, Closed, Keys, LeftOut};
 use super::budget::Over;
 use super::catalog::{Catalog, Serves};
+use super::health::Pass;
 use super::{Balance, ProviderIndex};
 use crate::clock::Utc;
 use crate::model::Recipient;
@@ -162,6 +163,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the first may pass.
+    pub fn pass(&self) -> Pass {
+        if self.panic { Pass::Panic } else { Pass::Usual }
+    }
+
     /// When time alone may make a left-out candidate usable; `None`: something
     /// must happen first.
     pub fn look_again(&self) -> Option<Instant> {
@@ -171,9 +177,9 @@ impl Plan {
 
 /// See the module. `chance` draws numbers in 0..1.
 pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Plan {
-    let mut plan = filter(ask, board, false);
+    let mut plan = filter(ask, board, Pass::Usual);
     if plan.order.is_empty() && may_panic(ask, board, &plan) {
-        let second = filter(ask, board, true);
+        let second = filter(ask, board, Pass::Panic);
         if !second.order.is_empty() {
             plan = Plan { panic: true, ..second };
         }
@@ -184,6 +190,20 @@ pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Pl
     plan
 }
 
+/// Where a delivery whose life is nearly over is tried once more; `None` where a
+/// candidate is usable, or nothing lets it through.
+pub fn last_choice(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Option<u8> {
+    let usual = filter(ask, board, Pass::Usual);
+    if !usual.order.is_empty() || !may_panic(ask, board, &usual) {
+        return None;
+    }
+    let mut last = filter(ask, board, Pass::LastTry).order;
+    if last.len() > 1 {
+        sort(ask, board, &mut last, chance);
+    }
+    last.first().copied()
+}
+
 /// Panic only where an ejection is what keeps the delivery from going.
 fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
     plan.left_out.iter().any(|(n, closed)| {
@@ -192,7 +212,7 @@ fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
     })
 }
 
-fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
+fn filter(ask: &Ask<'_>, board: &Board, pass: Pass) -> Plan {
     let mut plan = Plan::default();
     for (n, candidate) in ask.shape.candidates.iter().enumerate() {
         let closed = match (ask.own)(n) {
@@ -200,7 +220,7 @@ fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
             Own::Free if board.over_budget(candidate.provider, ask.utc) == Over::Hard => {
                 Some(Closed { why: LeftOut::Budget, at: None })
             }
-            Own::Free => board.open(&candidate.keys, panic, ask.now).err(),
+            Own::Free => board.open(&candidate.keys, pass, ask.now).err(),
         };
         // A moment that has passed is no reason to look again.
         let future = |closed: Closed| Closed { at: closed.at.filter(|at| *at > ask.now), ..closed };
