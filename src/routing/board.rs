@@ -33,6 +33,7 @@ use super::health::{Cause, Health, Move, Status};
 use super::hold::Hold;
 use super::latency::Latency;
 use super::limits::{ConcurrencyLimit, Pace};
+use super::ramp::{Meter, Ramp};
 use super::window::Window;
 use super::{ProviderIndex, ProviderSettings};
 use crate::clock::Utc;
@@ -60,8 +61,19 @@ pub struct Key {
     pub paused_until: Option<Instant>,
     /// Throttled answers without a time, in a row.
     untimed_throttles: u32,
+    /// How much goes through.
+    meter: Meter,
+    /// What may go through since its last pause, if that is less than all.
+    ramp: Option<Box<Ramp>>,
     /// Whether it is a good witness.
     guard: Guard,
+}
+
+impl Key {
+    /// When it lets the next call through, if its last pause was not long ago.
+    pub fn paced_until(&self, now: Instant) -> Option<Instant> {
+        self.ramp.as_ref().map(|ramp| ramp.ready_at(now)).filter(|at| *at > now)
+    }
 }
 
 /// One provider.
@@ -203,6 +215,8 @@ impl Board {
             health,
             paused_until: None,
             untimed_throttles: 0,
+            meter: Meter::new(now),
+            ramp: None,
             guard: Guard::default(),
         });
         index
@@ -241,6 +255,9 @@ impl Board {
     /// Time passes.
     pub fn tick(&mut self, now: Instant) {
         for at in 0..self.keys.len() {
+            let rate = self.lanes[self.keys[at].provider.at()].settings.rate;
+            let rate = rate.map(|rate| rate.per_second);
+            self.keys[at].ramp.take_if(|ramp| ramp.is_over(rate, now));
             let change = self.keys[at].health.tick(now);
             self.note(KeyIndex(at as u32), change);
         }
@@ -248,7 +265,10 @@ impl Board {
 
     /// When the board changes by time alone.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let keys = self.keys.iter().flat_map(|key| [key.health.wake_at(now), key.paused_until]);
+        let keys = self
+            .keys
+            .iter()
+            .flat_map(|key| [key.health.wake_at(now), key.paused_until, key.paced_until(now)]);
         keys.flatten().filter(|at| *at > now).min()
     }
 

@@ -143,6 +143,8 @@ fn throttles_without_a_time_double_from_a_second_to_a_minute() {
             assert_eq!(desk.why(&keys), None, "{pause} s");
         }
         desk.call(&keys, &Answer::new(Outcome::Accepted));
+        // Its pace is that of one who lets nothing through.
+        desk.pass(2 * S);
         desk.call(&keys, &throttled(zero));
         desk.pass(S);
         assert_eq!(desk.why(&keys), None, "a success starts anew");

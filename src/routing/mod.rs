@@ -16,6 +16,7 @@ mod hold;
 mod latency;
 mod limits;
 mod plan;
+mod ramp;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -474,7 +474,8 @@ fn is_open(engine: &Engine, name: &KeyName, now: Now) -> bool {
         && find(engine, name).is_none_or(|key| {
             let healthy =
                 matches!(key.health.status(), Status::Healthy { .. } | Status::Degraded { .. });
-            healthy && key.paused_until.is_none_or(|until| until <= now.instant)
+            let paced = key.paced_until(now.instant).is_some();
+            healthy && !paced && key.paused_until.is_none_or(|until| until <= now.instant)
         })
 }
 

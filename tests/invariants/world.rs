@@ -806,7 +806,8 @@ impl World {
         self.recovers_twice(clean);
         self.engine = engine(&self.setup, self.now, &mut self.rng);
         let last_tries = self.sight.last_tries;
-        self.sight = Sight { last_tries, ..Sight::new(&self.setup, self.now) };
+        self.sight = Sight::new(&self.setup, self.now);
+        self.sight.last_tries = last_tries;
         self.books.restarted = true;
         let mut events = start(&self.disk, clean, self.is_safe());
         events.push(Event::Tick);

@@ -93,6 +93,9 @@ impl Board {
             if let Some(until) = key.paused_until.filter(|until| now < *until) {
                 return Err(Closed { why: LeftOut::Throttled, at: Some(until) });
             }
+            if let Some(until) = key.paced_until(now) {
+                return Err(Closed { why: LeftOut::Throttled, at: Some(until) });
+            }
             match key.health.gate(pass, now) {
                 Gate::Open | Gate::Canary | Gate::LastTry => {}
                 Gate::Later(at) => return Err(Closed { why: LeftOut::Probing, at: Some(at) }),
@@ -179,6 +182,9 @@ impl Board {
         self.note_room(provider, now);
         let mut canary = 0;
         for (n, key) in keys.iter().enumerate() {
+            if let Some(ramp) = &mut self.keys[key.0 as usize].ramp {
+                ramp.take(now);
+            }
             if self.keys[key.0 as usize].health.begin(pass, now) {
                 canary |= 1 << n;
             }
