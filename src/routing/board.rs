@@ -41,6 +41,13 @@ use crate::clock::Utc;
 /// Pauses longer than this are kept over a restart.
 const KEPT_PAUSE: Duration = Duration::from_secs(30);
 
+/// Parts that have a key at most, unless more are in use.
+const MOST_PARTS: usize = 10_000;
+/// So many of them go at once when there are more.
+const DROPPED_AT_ONCE: usize = MOST_PARTS / 10;
+/// How often it is tried.
+const DROPPED_EVERY: Duration = Duration::from_secs(1);
+
 /// A health key's position on the board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyIndex(u32);
@@ -67,6 +74,10 @@ pub struct Key {
     ramp: Option<Box<Ramp>>,
     /// Whether it is a good witness.
     guard: Guard,
+    /// When a delivery was planned with it.
+    used: Instant,
+    /// Its place is free.
+    dropped: bool,
 }
 
 impl Key {
@@ -128,6 +139,8 @@ pub struct Board {
     lanes: Vec<Lane>,
     keys: Vec<Key>,
     by_part: HashMap<(ProviderIndex, Part), KeyIndex>,
+    free: Vec<KeyIndex>,
+    next_drop: Instant,
     paused_addresses: HashMap<(ProviderIndex, u64), Instant>,
     /// Keys whose remembered state changed and is not yet written.
     changed: Vec<KeyIndex>,
@@ -143,6 +156,8 @@ impl Board {
             lanes: Vec::new(),
             keys: Vec::new(),
             by_part: HashMap::new(),
+            free: Vec::new(),
+            next_drop: now,
             paused_addresses: HashMap::new(),
             changed: Vec::new(),
             moved: Vec::new(),
@@ -189,8 +204,9 @@ impl Board {
             // A device has no key: it says nothing about anyone else.
             Part::Provider | Part::Device => self.lanes[provider.at()].key,
             Part::Named(_) => {
-                if let Some(known) = self.by_part.get(&(provider, part.clone())) {
-                    return *known;
+                if let Some(known) = self.by_part.get(&(provider, part.clone())).copied() {
+                    self.keys[known.0 as usize].used = now;
+                    return known;
                 }
                 let settings = self.lanes[provider.at()].settings.clone();
                 self.add_key(provider, part.clone(), &settings, now)
@@ -205,11 +221,11 @@ impl Board {
         settings: &ProviderSettings,
         now: Instant,
     ) -> KeyIndex {
-        // Parts are apps and origins of one installation: far below u32.
-        let index = KeyIndex(self.keys.len() as u32);
+        // Parts are bounded, see `drop_parts`: far below u32.
+        let index = self.free.pop().unwrap_or(KeyIndex(self.keys.len() as u32));
         let health = Health::new(settings.health, now);
         self.by_part.insert((provider, part.clone()), index);
-        self.keys.push(Key {
+        let key = Key {
             provider,
             part,
             health,
@@ -218,8 +234,43 @@ impl Board {
             meter: Meter::new(now),
             ramp: None,
             guard: Guard::default(),
-        });
+            used: now,
+            dropped: false,
+        };
+        match self.keys.get_mut(index.0 as usize) {
+            Some(place) => *place = key,
+            None => self.keys.push(key),
+        }
         index
+    }
+
+    /// Whether parts have come to be so many that some should be forgotten.
+    pub fn is_crowded(&self, now: Instant) -> bool {
+        self.by_part.len() > self.lanes.len() + MOST_PARTS && now >= self.next_drop
+    }
+
+    /// Forgets the parts that were used least recently. What is ejected, paused or
+    /// on its way back stays, and so does what `used` says of.
+    pub fn drop_parts(&mut self, used: &dyn Fn(KeyIndex) -> bool, now: Instant) {
+        self.next_drop = now + DROPPED_EVERY;
+        let idle = |key: &Key| {
+            let plain = matches!(key.health.status(), Status::Healthy { ramp: None });
+            let paused = key.paused_until.is_some_and(|until| now < until);
+            matches!(key.part, Part::Named(_)) && plain && !paused && key.ramp.is_none()
+        };
+        let places = (0..self.keys.len() as u32).map(KeyIndex);
+        let mut idle: Vec<(Instant, KeyIndex)> = places
+            .map(|at| (&self.keys[at.0 as usize], at))
+            .filter(|(key, at)| !key.dropped && idle(key) && !used(*at))
+            .map(|(key, at)| (key.used, at))
+            .collect();
+        idle.sort_unstable();
+        for (_, at) in idle.into_iter().take(DROPPED_AT_ONCE) {
+            let key = &mut self.keys[at.0 as usize];
+            (key.dropped, key.guard) = (true, Guard::default());
+            self.by_part.remove(&(key.provider, key.part.clone()));
+            self.free.push(at);
+        }
     }
 
     /// A provider.
@@ -239,7 +290,7 @@ impl Board {
 
     /// The keys of a provider, the whole first.
     pub fn keys_of(&self, provider: ProviderIndex) -> impl Iterator<Item = &Key> {
-        self.keys.iter().filter(move |key| key.provider == provider)
+        self.keys.iter().filter(move |key| key.provider == provider && !key.dropped)
     }
 
     /// What the open connections of a provider allow together.

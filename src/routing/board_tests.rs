@@ -383,3 +383,28 @@ fn each_ejection_of_a_provider_halves_its_limit() {
     desk.call(&keys, &Answer::new(Outcome::AuthFailed));
     assert_eq!(desk.board.lane(P).limit.get(), 10);
 }
+
+#[test]
+fn ten_thousand_parts_are_remembered_and_those_that_matter_longest() {
+    let mut desk = Desk::new();
+    let [out, paused, used] = ["out", "paused", "used"].map(|name| desk.app(name));
+    desk.call(&out, &Answer::new(Outcome::AuthFailed).about(Part::app("out")));
+    desk.call(&paused, &throttled(Some(3600 * S)).about(Part::app("paused")));
+    for n in 0..9_998 {
+        assert!(!desk.board.is_crowded(desk.now.instant), "{n}");
+        desk.app(&format!("app-{n}"));
+    }
+    assert!(desk.board.is_crowded(desk.now.instant));
+    desk.pass(S);
+    let (old, recent) = (desk.app("app-1"), desk.app("app-2"));
+    desk.board.drop_parts(&|key| key == used[1], desk.now.instant);
+    assert_eq!(desk.board.keys_of(P).count(), 9_002, "a thousand and what is in use are kept");
+    for (name, keys) in [("out", out), ("paused", paused), ("used", used), ("app-1", old)] {
+        assert_eq!(desk.app(name), keys, "{name}");
+    }
+    assert_eq!(desk.app("app-2"), recent);
+    // Its place is taken by another one, which knows nothing of it.
+    let fresh = desk.app("fresh");
+    assert_eq!(desk.board.key_at(fresh[1]).part, Part::app("fresh"));
+    assert!(!desk.board.is_crowded(desk.now.instant));
+}

@@ -53,6 +53,9 @@ pub struct Shape {
     pub route_index: Option<u16>,
     /// How its tiers share.
     pub balance: Balance,
+    /// Whether these deliveries must not be sent twice: a canary that ends in
+    /// silence would end them.
+    pub at_most_once: bool,
     /// In the order of the route's tiers, then of the addresses.
     pub candidates: Vec<Candidate>,
 }
@@ -101,6 +104,7 @@ impl Shape {
             route: route.clone(),
             route_index: found.map(|at| at as u16),
             balance: found.map(|at| catalog.routes[at].balance).unwrap_or_default(),
+            at_most_once: false,
             candidates,
         }
     }
@@ -108,7 +112,8 @@ impl Shape {
 
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {
-        self.route == other.route && self.candidates == other.candidates
+        (&self.route, self.at_most_once) == (&other.route, other.at_most_once)
+            && self.candidates == other.candidates
     }
 }
 
@@ -116,7 +121,7 @@ impl Eq for Shape {}
 
 impl Hash for Shape {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.route.hash(state);
+        (&self.route, self.at_most_once).hash(state);
         for candidate in &self.candidates {
             (candidate.provider, candidate.address, &candidate.keys).hash(state);
         }

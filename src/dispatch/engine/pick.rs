@@ -92,8 +92,23 @@ impl Engine {
         }
     }
 
-    /// The delivery whose turn it is at the provider, and what it is to do.
+    /// The delivery whose turn it is at the provider, and what it is to do. A canary
+    /// is one that may be sent twice, if there is any: the others end with an
+    /// attempt that ends in silence.
     fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
+        let mut spared = false;
+        let drawn = self.draw_one(provider, Some(&mut spared), now);
+        if drawn.is_none() && spared { self.draw_one(provider, None, now) } else { drawn }
+    }
+
+    /// `spared`: those that must not be sent twice are not drawn as canaries, and
+    /// whether there was one is noted.
+    fn draw_one(
+        &mut self,
+        provider: ProviderIndex,
+        mut spared: Option<&mut bool>,
+        now: Now,
+    ) -> Option<(StubRef, Turn)> {
         let saturated = self.saturated(now.instant);
         let Self { lanes, deliveries, board, ready, loading, turns, rng, orders, clients, .. } =
             self;
@@ -114,6 +129,12 @@ impl Engine {
                 return false;
             }
             decided = table.consider(at, shape, provider);
+            if let (Some(spared), Some(Turn::Go { candidate, .. }), true) =
+                (&mut spared, decided, shape.at_most_once)
+                && table.board.tries_out(&shape.candidates[usize::from(candidate)].keys)
+            {
+                (**spared, decided) = (true, None);
+            }
             decided.is_some()
         })?;
         decided.map(|turn| (at, turn))

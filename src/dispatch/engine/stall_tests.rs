@@ -33,6 +33,7 @@ struct House {
     calls: Vec<AttemptId>,
     written: u64,
     submitted: u64,
+    on_ambiguous: OnAmbiguous,
 }
 
 impl House {
@@ -56,6 +57,7 @@ impl House {
             calls: Vec::new(),
             written: 0,
             submitted: 0,
+            on_ambiguous: OnAmbiguous::Resend,
         };
         house.listen();
         house
@@ -125,7 +127,7 @@ impl House {
             route: "default".into(),
             deliver_at: None,
             ttl,
-            on_ambiguous: OnAmbiguous::Resend,
+            on_ambiguous: self.on_ambiguous,
             durability: Durability::Disk,
             push: Push::default(),
             recipients: vec![recipient(&[("token", "")])],
@@ -331,4 +333,27 @@ fn a_flood_of_deliveries_that_expire_does_not_flood_the_vendor() {
     }
     let tried = last_tries(&mut house, Duration::from_secs(5)).len();
     assert!((30..=40).contains(&tried), "ten a second for four seconds: {tried}");
+}
+
+#[test]
+fn a_canary_is_one_that_may_be_sent_twice_if_there_is_any() {
+    let mut house = outage();
+    // The first canary may go at once.
+    house.submit(Duration::from_secs(3600));
+    let ttl = Duration::from_secs(1800);
+    for on_ambiguous in [OnAmbiguous::Stop, OnAmbiguous::Stop, OnAmbiguous::Resend] {
+        house.on_ambiguous = on_ambiguous;
+        house.submit(ttl);
+    }
+    let mut sent = Vec::new();
+    while sent.len() < 3 {
+        house.pass(100 * MS);
+        for attempt in std::mem::take(&mut house.calls) {
+            let body = house.engine.flights[&attempt].body.clone();
+            // Others are those of the outage.
+            sent.extend((body.message().ttl == ttl).then_some(body.message().on_ambiguous));
+            house.answer(attempt, Outcome::Accepted);
+        }
+    }
+    assert_eq!(sent, [OnAmbiguous::Resend, OnAmbiguous::Stop, OnAmbiguous::Stop]);
 }

@@ -120,6 +120,14 @@ impl Board {
         })
     }
 
+    /// Whether what goes there now goes as a canary.
+    pub fn tries_out(&self, keys: &Keys) -> bool {
+        keys.iter().any(|key| match self.key_at(*key).health.status() {
+            Status::Healthy { .. } | Status::Degraded { .. } => false,
+            Status::Ejected { .. } | Status::Probing { .. } => true,
+        })
+    }
+
     /// Whether any key was ejected for something that time may mend.
     pub fn any_out_for_a_time(&self) -> bool {
         self.keys.iter().any(|key| match key.health.status() {
