@@ -262,7 +262,12 @@ fn sort(
     chance: &mut dyn FnMut() -> f64,
 ) {
     let candidate = |n: u8| &ask.shape.candidates[usize::from(n)];
-    let drawn = draw_tier(ask, board, order, chance);
+    let drawn = match ask.shape.balance {
+        Balance::Broadcast => candidate(order[0]).tier,
+        Balance::Weighted | Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => {
+            draw_tier(ask, board, order, chance)
+        }
+    };
     let last = candidate(order[order.len() - 1]).tier;
     // Tiers before the drawn one come after all that follow it.
     let rank = |n: u8| {
@@ -323,7 +328,7 @@ fn score(ask: &Ask<'_>, board: &Board, candidate: &Candidate) -> f64 {
     match ask.shape.balance {
         Balance::Weighted => rendezvous(ask.affinity, candidate.provider, weight),
         Balance::RoundRobin => turn(ask, candidate),
-        Balance::LeastLatency => quickness(board, candidate, weight),
+        Balance::LeastLatency | Balance::Broadcast => quickness(board, candidate, weight),
         // Money in whole units first, quickness as the tie-break below them.
         // One whose budget is over comes last.
         Balance::Cheapest => {
