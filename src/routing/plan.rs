@@ -178,9 +178,9 @@ pub struct Ask<'a> {
     pub shape: &'a Shape,
     /// What the delivery says about the n-th of them.
     pub own: &'a dyn Fn(usize) -> Own,
-    /// Whether one would wait more than a second at this provider: it is left
-    /// out as long as another candidate would not wait.
-    pub saturated: &'a dyn Fn(ProviderIndex) -> bool,
+    /// By provider, whether one would wait more than a second there: it is left out
+    /// as long as another candidate would not wait.
+    pub saturated: &'a [bool],
     /// The same for the same device, so that it stays with its provider.
     pub affinity: u64,
     /// The route's counter, for `round_robin`.
@@ -271,7 +271,7 @@ fn spill(ask: &Ask<'_>, plan: &mut Plan) {
     if plan.order.len() < 2 {
         return;
     }
-    let saturated = |n: &u8| (ask.saturated)(ask.shape.candidates[usize::from(*n)].provider);
+    let saturated = |n: &u8| ask.saturated[ask.shape.candidates[usize::from(*n)].provider.at()];
     let full: SmallVec<[u8; 8]> = plan.order.iter().copied().filter(saturated).collect();
     if full.is_empty() || full.len() == plan.order.len() {
         return;

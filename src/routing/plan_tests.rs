@@ -74,10 +74,12 @@ impl Desk {
             let said = self.own.iter().find(|(at, _)| *at == n);
             said.map_or(Own::Free, |(_, own)| *own)
         };
+        let providers = 0..self.catalog.providers.len() as u16;
+        let saturated: Vec<bool> = providers.map(|n| self.saturated.contains(&n)).collect();
         let ask = Ask {
             shape: &shape,
             own: &own,
-            saturated: &|provider| self.saturated.contains(&provider.0),
+            saturated: &saturated,
             affinity: self.affinity,
             turn: self.turn,
             now: self.now.instant,

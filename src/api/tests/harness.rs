@@ -24,7 +24,9 @@ use tower::ServiceExt;
 
 use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
 use crate::clock::{Clock, Utc};
-use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
+use crate::dispatch::{
+    Cancelled, Command, Dispatcher, Engine, Limits, Received, Rejected, Replayed, Settings,
+};
 use crate::feedback::Receipts;
 use crate::model::{self, DeliveryId, Device, EventId, Gone, Message, MessageId, Progress, User};
 use crate::routing::{
@@ -502,6 +504,12 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
             }
             Command::Live(id, reply) => {
                 drop(reply.send(world.live.get(&id).cloned().unwrap_or_default()));
+            }
+            Command::Explain(asked, reply) => {
+                let now = Clock::default().now();
+                let (settings, limits) = (Settings::default(), Limits::default());
+                let engine = Engine::new(Arc::new(catalog()), settings, limits, now, 7);
+                let _ = reply.send(engine.explain(&asked, now));
             }
         }
     }

@@ -13,6 +13,7 @@
 mod answer;
 mod effect;
 mod events;
+mod explain;
 mod gone;
 mod intake;
 mod operate;
@@ -34,10 +35,11 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use explain::{Asked, Barred, Explained, Score, Seen, Weighed};
 pub use recall::Found;
 pub use reshape::Reconfigured;
 pub(super) use view::status_words;
-pub use view::{ProviderView, QueueView, Snapshot};
+pub use view::{KeyView, ProviderView, QueueView, Snapshot};
 
 use super::collapse::Collapse;
 use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};

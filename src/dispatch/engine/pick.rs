@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::super::collapse::Age;
-use super::super::deliveries::{Deliveries, List, Place, StubRef};
+use super::super::deliveries::{Deliveries, List, Place, StubRef, Track};
 use super::super::fair::End;
 use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Order};
 use crate::clock::Now;
@@ -21,7 +21,7 @@ use crate::routing::{
 use crate::store::{Intent, Record};
 
 /// One would wait longer than this for a permit: the provider is saturated.
-const SATURATED: Duration = Duration::from_secs(1);
+pub(super) const SATURATED: Duration = Duration::from_secs(1);
 
 /// A ready queue holds at most this share of what may be in flight: long enough
 /// that a freed permit is used at once, short enough that fairness between
@@ -119,7 +119,7 @@ impl Engine {
     }
 
     /// Which providers would let one wait too long.
-    fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
+    pub(super) fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
         (0..self.ready.len())
             .map(|at| {
                 let provider = ProviderIndex(at as u16);
@@ -557,18 +557,7 @@ impl<'a> Table<'a> {
     fn plan(&mut self, at: StubRef, shape: &Shape) -> Plan {
         let view = self.view();
         let own = |n: usize| view.own(at, &shape.candidates[n]);
-        let ask = Ask {
-            shape,
-            own: &own,
-            saturated: &|provider| self.saturated[provider.at()],
-            affinity: match shape.balance {
-                Balance::Weighted => view.address(at, 0).map_or(0, hash),
-                Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
-            },
-            turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
-            now: self.now.instant,
-            utc: self.now.utc,
-        };
+        let ask = ask(shape, &own, self.saturated, view.address(at, 0), self.turns, self.now);
         plan(&ask, self.board, &mut || self.rng.random())
     }
 
@@ -614,23 +603,59 @@ impl View<'_> {
 
     /// What the delivery itself has to say about a candidate.
     fn own(&self, at: StubRef, candidate: &Candidate) -> Own {
-        let pair = (candidate.provider, candidate.address);
-        if let Some(track) = &self.deliveries.stubs[at].track {
-            if track.tried.contains(&pair) {
-                return Own::Skip(LeftOut::ExcludedByDelivery, None);
-            }
-            let mut resting = track.resting.iter();
-            let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > self.now.utc);
-            if let Some((.., until)) = resting {
-                let at = self.now.instant + until.since(self.now.utc);
-                return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
-            }
-        }
-        let paused = self.address(at, candidate.address).and_then(|address| {
-            self.board.address_paused(candidate.provider, || hash(address), self.now.instant)
-        });
-        paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
+        let track = self.deliveries.stubs[at].track.as_deref();
+        own(track, self.address(at, candidate.address), candidate, self.board, self.now)
     }
+}
+
+/// The question that the engine puts to routing: dispatch to get a plan, explain to
+/// get an outlook. `first` is the first of the recipient's addresses, if it is known.
+pub(super) fn ask<'a>(
+    shape: &'a Shape,
+    own: &'a dyn Fn(usize) -> Own,
+    saturated: &'a [bool],
+    first: Option<&Address>,
+    turns: &[u64],
+    now: Now,
+) -> Ask<'a> {
+    Ask {
+        shape,
+        own,
+        saturated,
+        affinity: match shape.balance {
+            Balance::Weighted => first.map_or(0, hash),
+            Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
+        },
+        turn: shape.route_index.map_or(0, |at| turns[usize::from(at)]),
+        now: now.instant,
+        utc: now.utc,
+    }
+}
+
+/// What a delivery of which this has been tried has to say about a candidate.
+pub(super) fn own(
+    track: Option<&Track>,
+    address: Option<&Address>,
+    candidate: &Candidate,
+    board: &Board,
+    now: Now,
+) -> Own {
+    let pair = (candidate.provider, candidate.address);
+    if let Some(track) = track {
+        if track.tried.contains(&pair) {
+            return Own::Skip(LeftOut::ExcludedByDelivery, None);
+        }
+        let mut resting = track.resting.iter();
+        let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > now.utc);
+        if let Some((.., until)) = resting {
+            let at = now.instant + until.since(now.utc);
+            return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
+        }
+    }
+    let paused = address.and_then(|address| {
+        board.address_paused(candidate.provider, || hash(address), now.instant)
+    });
+    paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
 }
 
 /// An address as the board knows it.
