@@ -24,6 +24,22 @@ use crate::routing::{
     Pair, ProviderIndex, Serves, Shape, Status, outlook,
 };
 
+/// Why someone may be left out, in the words of the API.
+pub const BARRED: [&str; 12] = [
+    "kind",
+    "app",
+    "region",
+    "address_gone",
+    LeftOut::AddressPaused.word(),
+    LeftOut::ExcludedByDelivery.word(),
+    LeftOut::Budget.word(),
+    LeftOut::Drained.word(),
+    LeftOut::Ejected.word(),
+    LeftOut::Probing.word(),
+    LeftOut::Throttled.word(),
+    LeftOut::Saturated.word(),
+];
+
 /// A delivery that was accepted, or one that might be.
 #[derive(Clone, Debug)]
 pub struct Asked {

@@ -35,7 +35,7 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
-pub use explain::{Asked, Barred, Explained, Score, Seen, Weighed};
+pub use explain::{Asked, BARRED, Barred, Explained, Score, Seen, Weighed};
 pub use recall::Found;
 pub use reshape::Reconfigured;
 pub(super) use view::status_words;
