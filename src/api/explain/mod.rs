@@ -107,7 +107,7 @@ impl Shared {
 
     /// A delivery that was accepted. Another's is as if it were not there.
     async fn past(&self, id: &str, bytes: &[u8], caller: &Arc<Caller>) -> Result<Look, Problem> {
-        if !bytes.trim_ascii().is_empty() {
+        if !matches!(bytes.trim_ascii(), b"" | b"{}") {
             let detail = "cannot stand beside a body; send either a message or ?delivery=";
             return Err(Problem::parameter("delivery", detail));
         }

@@ -111,7 +111,6 @@ struct Excluded {
     address: String,
     tier: u64,
     state: String,
-    keys: Vec<Key>,
     reason: String,
     detail: String,
     until: Option<String>,
@@ -225,11 +224,19 @@ impl Delivery {
                 ui::cell(&candidate.why()),
             ]);
         }
+        let mut told: Vec<(&str, &str)> = Vec::new();
         for excluded in &self.excluded {
+            // One line will do for a provider that serves none of the addresses.
+            let what = (&*excluded.provider, &*excluded.detail);
+            let of_kind = excluded.reason == "kind";
+            if of_kind && told.contains(&what) {
+                continue;
+            }
+            told.push(what);
             table.add_row([
                 ui::cell(""),
                 ui::cell(&excluded.provider),
-                ui::cell(&excluded.address),
+                ui::cell(if of_kind { "" } else { &excluded.address }),
                 ui::cell(&excluded.tier.to_string()),
                 ui::state(&excluded.state),
                 ui::cell(""),
@@ -302,7 +309,7 @@ impl Excluded {
     fn why(&self, now: Utc) -> String {
         let until = self.until.as_ref().map(|until| format!("; {}", ahead(until, now)));
         let until = until.unwrap_or_default();
-        format!("{}: {}{until}{}", self.reason, self.detail, parts(&self.keys))
+        format!("{}: {}{until}", self.reason, self.detail)
     }
 }
 
