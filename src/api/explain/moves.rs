@@ -6,22 +6,36 @@ use pushyard_providers::Outcome;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::model::Attempt;
+use crate::model::{Attempt, PassedOver, Progress};
 
 /// Why an attempt was made where it was.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Moved<'a> {
-    /// The provider of the attempt before.
+    /// The provider of the attempt before; of the first attempt one of a better tier
+    /// that could not be used.
     from: &'a str,
-    /// How that one ended.
-    reason: &'static str,
+    /// How that attempt ended, or why that provider could not be used.
+    reason: &'a str,
     /// The same for people.
     detail: String,
 }
 
-/// For each attempt what moved the delivery there. `None`: it was the first, or
-/// the one before is not kept any more.
-pub(super) fn moves(attempts: &[Attempt]) -> Vec<Option<Moved<'_>>> {
+/// For each attempt what moved the delivery there. `None`: it was the first and
+/// nobody was passed over, or the one before is not kept any more.
+pub(super) fn moves(progress: &Progress) -> Vec<Option<Moved<'_>>> {
+    let attempts = &progress.attempts;
+    let mut moves = between(attempts);
+    if let (Some(over), Some(first)) = (&progress.passed_over, moves.first_mut())
+        && attempts.first().is_some_and(|attempt| attempt.n == 1)
+    {
+        let PassedOver { provider, reason } = over;
+        let detail = format!("{provider} stands before it and was passed over: {reason}");
+        *first = Some(Moved { from: provider, reason, detail });
+    }
+    moves
+}
+
+fn between(attempts: &[Attempt]) -> Vec<Option<Moved<'_>>> {
     let mut round: Vec<(&str, u8)> = Vec::new();
     let mut before: Option<&Attempt> = None;
     attempts
@@ -112,7 +126,7 @@ mod tests {
             attempt("apns", 2, Outcome::MessageInvalid),
             attempt("ntfy", 3, Outcome::Accepted),
         ];
-        let details: Vec<String> = moves(&attempts)
+        let details: Vec<String> = between(&attempts)
             .into_iter()
             .map(|moved| moved.map_or_else(|| "-".to_owned(), |moved| moved.detail))
             .collect();
@@ -128,10 +142,25 @@ mod tests {
     }
 
     #[test]
+    fn of_the_first_attempt_it_is_told_who_was_passed_over_as_long_as_it_is_kept() {
+        let over = PassedOver { provider: "apns".into(), reason: "ejected".into() };
+        let mut progress = Progress {
+            attempts: vec![attempt("fcm", 1, Outcome::Accepted)],
+            passed_over: Some(over),
+            ..Progress::queued(Utc::from_ms(0))
+        };
+        let detail = "apns stands before it and was passed over: ejected".to_owned();
+        let moved = Moved { from: "apns", reason: "ejected", detail };
+        assert_eq!(moves(&progress), [Some(moved)]);
+        progress.attempts[0].n = 2;
+        assert_eq!(moves(&progress), [None]);
+    }
+
+    #[test]
     fn a_new_round_begins_anew() {
         let fails = |provider| attempt(provider, 0, Outcome::Unavailable);
         let attempts = [fails("apns"), fails("fcm"), fails("apns"), fails("fcm"), fails("apns")];
-        let rounds: Vec<bool> = moves(&attempts)
+        let rounds: Vec<bool> = between(&attempts)
             .iter()
             .map(|moved| moved.as_ref().is_some_and(|moved| moved.detail.contains("round")))
             .collect();

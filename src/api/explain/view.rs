@@ -121,7 +121,7 @@ struct AttemptMoved<'a> {
     attempt: AttemptView<'a>,
     /// The address: its kind and a hash of it.
     address: String,
-    /// What moved it there from the attempt before; null for the first.
+    /// What moved it there: the end of the attempt before, or who was passed over.
     #[schema(value_type = Option<Moved<'_>>, required = true)]
     moved: Option<Moved<'a>>,
 }
@@ -243,7 +243,7 @@ impl<'a> DeliveryView<'a> {
         let attempts = past.map(|past| {
             let attempts = &past.progress.attempts;
             let moved = |(attempt, moved)| attempt_moved(attempt, moved, names);
-            attempts.iter().zip(moves(attempts)).map(moved).collect()
+            attempts.iter().zip(moves(past.progress)).map(moved).collect()
         });
         Self {
             reference,

@@ -108,6 +108,7 @@ struct Request {
 #[serde(default)]
 struct Excluded {
     provider: String,
+    kind: String,
     address: String,
     tier: u64,
     state: String,
@@ -228,15 +229,14 @@ impl Delivery {
         for excluded in &self.excluded {
             // One line will do for a provider that serves none of the addresses.
             let what = (&*excluded.provider, &*excluded.detail);
-            let of_kind = excluded.reason == "kind";
-            if of_kind && told.contains(&what) {
+            if excluded.of_another_kind() && told.contains(&what) {
                 continue;
             }
             told.push(what);
             table.add_row([
                 ui::cell(""),
                 ui::cell(&excluded.provider),
-                ui::cell(if of_kind { "" } else { &excluded.address }),
+                ui::cell(if excluded.of_another_kind() { "" } else { &excluded.address }),
                 ui::cell(&excluded.tier.to_string()),
                 ui::state(&excluded.state),
                 ui::cell(""),
@@ -305,6 +305,12 @@ impl Candidate {
 }
 
 impl Excluded {
+    /// Whether the address is none of the provider's.
+    fn of_another_kind(&self) -> bool {
+        let kind = self.address.split(':').next();
+        self.reason == "kind" && kind != Some(&*self.kind)
+    }
+
     /// `ejected: 5 failures in a row, until … (in 25s)`
     fn why(&self, now: Utc) -> String {
         let until = self.until.as_ref().map(|until| format!("; {}", ahead(until, now)));

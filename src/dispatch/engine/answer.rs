@@ -91,6 +91,9 @@ impl Engine {
         track.last = Some((flight.candidate.provider, answer.outcome));
         let progress = &mut track.progress;
         progress.record(attempt);
+        if flight.n == 1 {
+            progress.passed_over.clone_from(&flight.passed_over);
+        }
         progress.provider = Some(provider);
         progress.counted += u16::from(counts(answer.outcome));
         if answer.outcome == Outcome::Ambiguous {

@@ -380,6 +380,24 @@ fn a_delivery_on_its_way_tells_where_it_has_been_in_this_round() {
 }
 
 #[test]
+fn a_delivery_keeps_in_mind_who_was_passed_over_when_it_was_tried_first() {
+    for (name, arrange, left_out) in SITUATIONS {
+        let (mut house, to) = arrange();
+        let body = house.body(&to);
+        house.on(Event::Submitted(Token(9_000), body.clone()));
+        let order = house.calls.pop().unwrap();
+        house.on(Event::Answered(order.attempt, Answer::new(Outcome::Throttled)));
+        let live = house.engine.live(body.message().id, house.now).pop().map(|(_, live)| live);
+        let passed_over = live.and_then(|live| live.passed_over);
+        // What never was a candidate of the delivery is not passed over.
+        let reason = left_out.map(|(reason, _)| reason);
+        let reason = reason.filter(|reason| !["region", "address_gone"].contains(reason));
+        let told = passed_over.as_ref().map(|over| (&*over.provider, &*over.reason));
+        assert_eq!(told, reason.map(|reason| ("first", reason)), "{name}");
+    }
+}
+
+#[test]
 fn with_everyone_ejected_the_canary_of_panic_is_told() {
     let mut house = House::new();
     let only = Recipient { region: Some("eu".to_owned()), ..phone() };

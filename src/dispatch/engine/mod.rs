@@ -48,7 +48,8 @@ use super::gone::GoneAddresses;
 use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
 use crate::model::{
-    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, Progress, Reason, State,
+    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, PassedOver, Progress, Reason,
+    State,
 };
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
@@ -144,6 +145,8 @@ struct Flight {
     /// Its call was given up; what comes of that is on its way.
     cut: bool,
     n: u32,
+    /// Of the first: who of a better tier could not be used.
+    passed_over: Option<PassedOver>,
     /// The address, as a hash.
     address: u64,
     /// What is sent.

@@ -14,9 +14,9 @@ use super::super::deliveries::{Deliveries, List, Place, StubRef, Track};
 use super::super::fair::End;
 use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Order};
 use crate::clock::Now;
-use crate::model::{Body, Durability, OnAmbiguous, Reason, State};
+use crate::model::{Body, Durability, OnAmbiguous, PassedOver, Reason, State};
 use crate::routing::{
-    Ask, Balance, Board, Candidate, LeftOut, Own, Plan, ProviderIndex, Shape, plan,
+    Ask, Balance, Board, Candidate, LeftOut, Over, Own, Plan, ProviderIndex, Shape, plan,
 };
 use crate::store::{Intent, Record};
 
@@ -293,6 +293,7 @@ impl Engine {
         }
         let (stub, entry) = (&self.deliveries.stubs[at], self.deliveries.message_of(at));
         let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
+        let passed_over = (n == 1).then(|| self.passed_over(at, &candidate, &body, now)).flatten();
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
         let expires_at = self.deliveries.expires_at(at);
@@ -325,6 +326,7 @@ impl Engine {
             called: None,
             cut: false,
             n,
+            passed_over,
             address,
             order: Some(order),
             body,
@@ -337,6 +339,40 @@ impl Engine {
             effects.extend(flight.call(now));
             self.flights.insert(attempt, flight);
         }
+    }
+
+    /// The first of a better tier than the candidate's that cannot be used now, for
+    /// the record: the backend may ask why its push did not go there.
+    fn passed_over(
+        &self,
+        at: StubRef,
+        candidate: &Candidate,
+        body: &Body,
+        now: Now,
+    ) -> Option<PassedOver> {
+        let stub = &self.deliveries.stubs[at];
+        let addresses = &body.message().recipients[usize::from(stub.n)].addresses;
+        let shape = &self.lanes.lane(stub.shape).shape;
+        let mut better = shape.candidates.iter().filter(|other| other.tier < candidate.tier);
+        better.find_map(|other| {
+            let address = addresses.get(usize::from(other.address));
+            let why = match own(stub.track.as_deref(), address, other, &self.board, now) {
+                Own::Skip(why, _) => why,
+                Own::Free if self.board.over_budget(other.provider, now.utc) == Over::Hard => {
+                    LeftOut::Budget
+                }
+                Own::Free => match self.board.open(&other.keys, false, now.instant) {
+                    Err(closed) => closed.why,
+                    Ok(()) if self.saturated(now.instant)[other.provider.at()] => {
+                        LeftOut::Saturated
+                    }
+                    // Its slow start left this one to the next tier.
+                    Ok(()) => return None,
+                },
+            };
+            let provider = self.catalog.provider(other.provider).settings.id.clone();
+            Some(PassedOver { provider, reason: why.word().into() })
+        })
     }
 
     /// Whether another message of the same collapse key is in flight to the same
