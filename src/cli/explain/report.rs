@@ -344,3 +344,79 @@ fn ahead(at: &str, now: Utc) -> String {
         None => format!("again at {at}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 25 s before the end of the ejection in `ejected.json`.
+    const NOW: Utc = Utc::from_ms(1795546663329);
+
+    fn report(json: &str) -> Report {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn shown(json: &str, requests: bool) -> String {
+        let text = report(json).text(requests, NOW, &ui::without_terminal());
+        anstream::adapter::strip_str(&text).to_string()
+    }
+
+    #[test]
+    fn with_everyone_healthy_the_better_tier_comes_first() {
+        insta::assert_snapshot!(shown(include_str!("healthy.json"), false));
+    }
+
+    #[test]
+    fn with_the_preferred_provider_ejected_the_other_comes_first_and_it_is_told_why() {
+        insta::assert_snapshot!(shown(include_str!("ejected.json"), false));
+    }
+
+    #[test]
+    fn residency_leaves_only_one() {
+        insta::assert_snapshot!(shown(include_str!("region.json"), false));
+    }
+
+    #[test]
+    fn a_past_delivery_shows_its_attempts_and_what_moved_it() {
+        insta::assert_snapshot!(shown(include_str!("past.json"), false));
+    }
+
+    #[test]
+    fn the_vendors_requests_are_shown_when_they_are_asked_for() {
+        insta::assert_snapshot!(shown(include_str!("healthy.json"), true));
+    }
+
+    #[test]
+    fn who_has_nowhere_to_go_is_a_failure_unless_it_has_settled() {
+        let nowhere = r#"{"route":"r","deliveries":[{"ref":"a","candidates":[]}]}"#;
+        assert!(report(nowhere).any_stranded());
+        assert_eq!(
+            shown(nowhere, false).lines().next(),
+            Some("a on route r has nowhere to go now")
+        );
+        let settled = r#"{"deliveries":[{"id":"i","state":"sent","candidates":[]}]}"#;
+        assert!(!report(settled).any_stranded());
+        assert!(!report(include_str!("ejected.json")).any_stranded());
+    }
+
+    #[test]
+    fn panic_and_pauses_are_told() {
+        let text = shown(
+            r#"{"route":"r","paused":"route","deliveries":[
+                {"ref":"a","panic":true,"candidates":[{"provider":"apns"}]}]}"#,
+            false,
+        );
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("an operator has paused the route: all of it waits"));
+        let told = "a on route r: every candidate is out; apns is tried to see whether it is back";
+        assert_eq!(lines.nth(1), Some(told));
+    }
+
+    #[test]
+    fn a_trace_of_traffic_is_not_none() {
+        let shares = [(1.0, "100 %"), (0.42, "42 %"), (0.004, "0.4 %"), (0.0, "0 %")];
+        for (share, shown) in shares {
+            assert_eq!(percent(share), shown);
+        }
+    }
+}
