@@ -10,6 +10,7 @@ use super::mask::RequestView;
 use super::moves::{Moved, moves};
 use crate::dispatch::{Barred, Explained, KeyView, Score, Seen, Weighed};
 use crate::model::{DeliveryId, Message, Progress, Reason, Unresolved, Warning};
+use crate::routing::Balance;
 
 /// Where each delivery would go, and why.
 #[derive(Debug, ToSchema)]
@@ -186,9 +187,10 @@ struct ScoreView {
     /// What slow start leaves of the weight, 0 to 1.
     #[schema(value_type = f64)]
     ramp: Value,
-    /// Money for a million calls.
-    #[schema(value_type = f64)]
-    cost_per_million: Value,
+    /// Money for a million calls. Absent where it does not decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, nullable = false)]
+    cost_per_million: Option<Value>,
 }
 
 /// A provider and an address that are not used now.
@@ -335,7 +337,7 @@ fn score(score: &Score) -> ScoreView {
         in_flight,
         weight: number(weight),
         ramp: number((ramp * 1e4).round() / 1e4),
-        cost_per_million: number(cost),
+        cost_per_million: (balance == Balance::Cheapest).then(|| number(cost)),
     }
 }
 

@@ -72,7 +72,7 @@ async fn a_dry_run_says_where_and_why_and_with_which_request() {
         "share": 1.0, "state": "healthy",
         "keys": [{"part": "", "state": "healthy", "reason": null}],
         "score": {"balance": "least_latency", "rtt_ms": 1000, "in_flight": 0, "weight": 1,
-                  "ramp": 1, "cost_per_million": 0},
+                  "ramp": 1},
         "request": {"method": "POST", "url": "https://apns.example/send/***",
                     "headers": {"x-push": "00000000-0000-0000-0000-000000000000.***"},
                     "body": {"to": "***", "title": "Paid"}},

@@ -30,7 +30,8 @@ Examples:
   What became of a delivery, and what moved it from attempt to attempt:
     pushyard explain --delivery 0197f000-0000-7000-8000-000000000001
 
-Nothing is sent. Exit code 1 when a recipient has nowhere to go now.";
+Nothing is sent. Without a title, a text or data, a push with the title Test is explained.
+Exit code 1 when a recipient has nowhere to go now.";
 
 /// Explain where a message would go, or why a delivery went where it did
 #[derive(Debug, Args)]

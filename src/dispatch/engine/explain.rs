@@ -379,10 +379,6 @@ impl Judge<'_> {
     fn detail(&self, candidate: &Candidate, closed: Closed, track: Option<&Track>) -> String {
         let board = &self.engine.board;
         let lane = board.lane(candidate.provider);
-        let operator = || {
-            let reason = board.held(candidate.provider).and_then(|hold| hold.reason.as_deref());
-            reason.map(|reason| format!(": {reason}")).unwrap_or_default()
-        };
         let key = self.closing(candidate);
         let part = key.map_or(String::new(), |key| match key.part.text() {
             "" => String::new(),
@@ -392,9 +388,10 @@ impl Judge<'_> {
             LeftOut::ExcludedByDelivery => self.own_words(candidate, track),
             LeftOut::AddressPaused => "the vendor asked to wait with this device".to_owned(),
             LeftOut::Budget => "its budget is spent, and hard".to_owned(),
-            LeftOut::Drained => format!("drained by an operator{}", operator()),
+            // The operator's own words are for operators.
+            LeftOut::Drained => "drained by an operator".to_owned(),
             LeftOut::Ejected if board.held(candidate.provider).is_some() => {
-                format!("ejected by an operator{}", operator())
+                "ejected by an operator".to_owned()
             }
             LeftOut::Ejected => {
                 let health = &lane.settings.health;
