@@ -102,6 +102,8 @@ pub(super) struct Track {
     pub(super) alone: bool,
     /// A newer message of its collapse key has been picked meanwhile.
     pub(super) superseded: bool,
+    /// Had its last try, because nothing was usable and its life nearly over.
+    pub(super) last_tried: bool,
 }
 
 impl Track {
@@ -118,6 +120,7 @@ impl Track {
             delivered: false,
             alone: false,
             superseded: false,
+            last_tried: false,
         }
     }
 }
@@ -559,6 +562,24 @@ impl Deliveries {
         })
     }
 
+    /// When the first life ends.
+    pub(super) fn first_end(&self) -> Option<Utc> {
+        let expiry = self.expiry.first().map(|(at, _)| *at);
+        let replayed = self.replayed.first().map(|(at, _)| *at);
+        expiry.into_iter().chain(replayed).min().map(Utc::from_ms)
+    }
+
+    /// Deliveries of messages whose life ends by then, and replayed ones: of so
+    /// many of each.
+    pub(super) fn ending(&self, by: Utc, most: usize) -> Vec<StubRef> {
+        let by = by.ms();
+        let messages = self.expiry.iter().take(most).take_while(|(at, _)| *at <= by);
+        let replayed = self.replayed.iter().take(most).take_while(|(at, _)| *at <= by);
+        let of_messages = messages.flat_map(|(_, message)| self.of_message(*message));
+        let unreplayed = of_messages.filter(|at| self.replayed_at(*at).is_none());
+        unreplayed.chain(replayed.map(|(_, at)| *at)).collect()
+    }
+
     /// Unsettled deliveries that something has been tried of. Walks all stubs: for
     /// a snapshot, not for each event.
     pub(super) fn tried(&self) -> u64 {
@@ -571,10 +592,8 @@ impl Deliveries {
 
     /// The next moment at which `due` or `expired` has something.
     pub(super) fn wake_at(&self) -> Option<Utc> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let expiry = self.expiry.first().map(|(at, _)| *at);
-        let replayed = self.replayed.first().map(|(at, _)| *at);
-        timer.into_iter().chain(expiry).chain(replayed).min().map(Utc::from_ms)
+        let timer = self.timers.first().map(|(at, _)| Utc::from_ms(*at));
+        timer.into_iter().chain(self.first_end()).min()
     }
 }
 

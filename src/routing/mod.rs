@@ -18,6 +18,7 @@ mod latency;
 mod limits;
 mod outlook;
 mod plan;
+mod ramp;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,10 +30,10 @@ pub use board::{
 pub use budget::{Over, Spending, Spent};
 pub use catalog::{Built, Catalog, Serves};
 pub use gone::GoneVerdict;
-pub use health::{Cause, Gate, Health, Move, Status};
+pub use health::{Cause, Gate, Health, Move, Pass, Status};
 pub use hold::{Hold, OverrideSpec, Overrides};
 pub use outlook::{Outlook, outlook};
-pub use plan::{Ask, Candidate, Own, Pair, Plan, Shape, plan};
+pub use plan::{Ask, Candidate, Own, Pair, Plan, Shape, last_choice, plan};
 pub use settings::{
     Balance, Budget, HealthSettings, Member, Period, ProbeSettings, ProviderIndex,
     ProviderSettings, Rate, RetrySettings, Route,

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use super::board::{Board, Closed, Keys, LeftOut};
 use super::budget::Over;
 use super::catalog::{Catalog, Serves};
+use super::health::Pass;
 use super::{Balance, Member, ProviderIndex};
 use crate::clock::Utc;
 use crate::model::Recipient;
@@ -53,6 +54,9 @@ pub struct Shape {
     pub route_index: Option<u16>,
     /// How its tiers share.
     pub balance: Balance,
+    /// Whether these deliveries must not be sent twice: a canary that ends in
+    /// silence would end them.
+    pub at_most_once: bool,
     /// In the order of the route's tiers, then of the addresses.
     pub candidates: Vec<Candidate>,
 }
@@ -126,6 +130,7 @@ impl Shape {
             route: route.clone(),
             route_index: found.map(|at| at as u16),
             balance: found.map(|at| catalog.routes[at].balance).unwrap_or_default(),
+            at_most_once: false,
             candidates,
         }
     }
@@ -148,7 +153,8 @@ pub struct Pair<'a> {
 
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {
-        self.route == other.route && self.candidates == other.candidates
+        (&self.route, self.at_most_once) == (&other.route, other.at_most_once)
+            && self.candidates == other.candidates
     }
 }
 
@@ -156,7 +162,7 @@ impl Eq for Shape {}
 
 impl Hash for Shape {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.route.hash(state);
+        (&self.route, self.at_most_once).hash(state);
         for candidate in &self.candidates {
             (candidate.provider, candidate.address, &candidate.keys).hash(state);
         }
@@ -203,6 +209,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the first may pass.
+    pub fn pass(&self) -> Pass {
+        if self.panic { Pass::Panic } else { Pass::Usual }
+    }
+
     /// When time alone may make a left-out candidate usable; `None`: something
     /// must happen first.
     pub fn look_again(&self) -> Option<Instant> {
@@ -213,27 +224,32 @@ impl Plan {
 /// See the module. `chance` draws numbers in 0..1.
 pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Plan {
     let mut plan = usable(ask, board);
-    if plan.order.len() > 1 {
-        let drawn = draw_tier(&tier_loads(ask, board, &plan.order), chance);
-        let mut ranked = ranked(ask, board, &plan.order, drawn);
-        if ask.shape.balance == Balance::LeastLatency {
-            two_choices(&mut ranked, chance);
-        }
-        plan.order = ranked.into_iter().map(|ranked| ranked.n).collect();
-    }
+    draw_order(ask, board, &mut plan.order, chance);
     plan
 }
 
 /// The usable candidates, not in order yet, and the others.
 pub(super) fn usable(ask: &Ask<'_>, board: &Board) -> Plan {
-    let plan = filter(ask, board, false);
+    let plan = filter(ask, board, Pass::Usual);
     if plan.order.is_empty() && may_panic(ask, board, &plan) {
-        let second = filter(ask, board, true);
+        let second = filter(ask, board, Pass::Panic);
         if !second.order.is_empty() {
             return Plan { panic: true, ..second };
         }
     }
     plan
+}
+
+/// Where a delivery whose life is nearly over is tried once more; `None` where a
+/// candidate is usable, or nothing lets it through.
+pub fn last_choice(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Option<u8> {
+    let usual = filter(ask, board, Pass::Usual);
+    if !usual.order.is_empty() || !may_panic(ask, board, &usual) {
+        return None;
+    }
+    let mut last = filter(ask, board, Pass::LastTry).order;
+    draw_order(ask, board, &mut last, chance);
+    last.first().copied()
 }
 
 /// Panic only where an ejection is what keeps the delivery from going.
@@ -244,7 +260,7 @@ fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
     })
 }
 
-fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
+fn filter(ask: &Ask<'_>, board: &Board, pass: Pass) -> Plan {
     let mut plan = Plan::default();
     for (n, candidate) in ask.shape.candidates.iter().enumerate() {
         let closed = match (ask.own)(n) {
@@ -252,7 +268,7 @@ fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
             Own::Free if board.over_budget(candidate.provider, ask.utc) == Over::Hard => {
                 Some(Closed { why: LeftOut::Budget, at: None })
             }
-            Own::Free => board.open(&candidate.keys, panic, ask.now).err(),
+            Own::Free => board.open(&candidate.keys, pass, ask.now).err(),
         };
         // A moment that has passed is no reason to look again.
         let future = |closed: Closed| Closed { at: closed.at.filter(|at| *at > ask.now), ..closed };
@@ -279,6 +295,24 @@ fn spill(ask: &Ask<'_>, plan: &mut Plan) {
     plan.order.retain(|n| !full.contains(n));
     let why = Closed { why: LeftOut::Saturated, at: None };
     plan.left_out.extend(full.into_iter().map(|n| (n, why)));
+}
+
+/// Draws the tier that comes first, and puts the usable in their order.
+fn draw_order(
+    ask: &Ask<'_>,
+    board: &Board,
+    usable: &mut SmallVec<[u8; 8]>,
+    chance: &mut dyn FnMut() -> f64,
+) {
+    if usable.len() < 2 {
+        return;
+    }
+    let drawn = draw_tier(&tier_loads(ask, board, usable), chance);
+    let mut ranked = ranked(ask, board, usable, drawn);
+    if ask.shape.balance == Balance::LeastLatency {
+        two_choices(&mut ranked, chance);
+    }
+    *usable = ranked.into_iter().map(|ranked| ranked.n).collect();
 }
 
 /// A usable candidate in its place.

@@ -27,6 +27,10 @@ const ROUND: Duration = Duration::from_millis(200);
 const SLACK: Duration = Duration::from_secs(4);
 /// A pause lasts up to so much of itself longer than the vendor asked for.
 const THROTTLE_JITTER: f64 = 0.1;
+/// What is left of the life of one that has a last try, at most.
+const NEARLY_OVER: Duration = Duration::from_secs(5);
+/// Between two last tries of a key.
+const LAST_TRY_SPACING: Duration = Duration::from_millis(100);
 /// Pauses longer than this outlive a restart.
 const KEPT_PAUSE: Duration = Duration::from_secs(30);
 
@@ -37,6 +41,7 @@ type KeyName = (u16, Part);
 struct Seen {
     canary: Option<DeliveryId>,
     last_canary: Option<Instant>,
+    last_last_try: Option<Instant>,
     /// The vendor asked for a pause until then.
     paused: Option<Instant>,
     /// Since when it has been healthy and not paused.
@@ -76,6 +81,8 @@ pub(super) struct Sight {
     /// When a route was last paused.
     last_pause: Instant,
     pub(super) draining: bool,
+    /// Seen so far.
+    pub(super) last_tries: u32,
     /// The process is about to crash.
     pub(super) doomed: bool,
 }
@@ -95,6 +102,7 @@ impl Sight {
             rounded: at,
             last_pause: at,
             draining: false,
+            last_tries: 0,
             doomed: false,
             setup: setup.clone(),
         }
@@ -183,6 +191,15 @@ impl Sight {
                 Status::Probing { .. } => {}
             }
             let seen = self.keys.entry(name.clone()).or_default();
+            if matches!(status, Status::Ejected { .. }) && engine.is_last_try(id) {
+                let left = books.life(id).1.since(now.utc);
+                hold!(9, left <= NEARLY_OVER, "{id} has its last try {left:?} before its end");
+                let before = seen.last_last_try.replace(now.instant);
+                let apart = before.is_none_or(|at| now.instant >= at + LAST_TRY_SPACING);
+                hold!(9, apart, "{id} follows another last try of {name:?}");
+                self.last_tries += 1;
+                continue;
+            }
             hold!(9, seen.canary.is_none(), "{id} and {:?} are canaries of {name:?}", seen.canary);
             let spaced = seen.last_canary.is_none_or(|at| now.instant >= at + PROMPT);
             hold!(9, spaced, "{id} follows another canary of {name:?} within a second");
@@ -457,7 +474,8 @@ fn is_open(engine: &Engine, name: &KeyName, now: Now) -> bool {
         && find(engine, name).is_none_or(|key| {
             let healthy =
                 matches!(key.health.status(), Status::Healthy { .. } | Status::Degraded { .. });
-            healthy && key.paused_until.is_none_or(|until| until <= now.instant)
+            let paced = key.paced_until(now.instant).is_some();
+            healthy && !paced && key.paused_until.is_none_or(|until| until <= now.instant)
         })
 }
 

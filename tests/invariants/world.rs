@@ -91,7 +91,7 @@ pub(super) struct World {
     /// When the engine was told of that.
     told_heard: Instant,
     pub(super) books: Books,
-    sight: Sight,
+    pub(super) sight: Sight,
     schedule: BTreeMap<(Instant, u64), Happening>,
     scheduled: u64,
     epoch: u32,
@@ -805,7 +805,9 @@ impl World {
         self.advance(self.now.instant + down);
         self.recovers_twice(clean);
         self.engine = engine(&self.setup, self.now, &mut self.rng);
+        let last_tries = self.sight.last_tries;
         self.sight = Sight::new(&self.setup, self.now);
+        self.sight.last_tries = last_tries;
         self.books.restarted = true;
         let mut events = start(&self.disk, clean, self.is_safe());
         events.push(Event::Tick);

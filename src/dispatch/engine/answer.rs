@@ -10,7 +10,7 @@ use super::super::retry::backoff;
 use super::{AttemptId, Effect, Engine, Fact, Flight};
 use crate::clock::{Now, millis};
 use crate::model::{Attempt, Excluded, Reason, State};
-use crate::routing::{Candidate, Ended, LeftOut};
+use crate::routing::{Candidate, Ended, LeftOut, Pass};
 
 impl Engine {
     pub(super) fn answered(
@@ -183,13 +183,13 @@ impl Engine {
         let next =
             if self.draining || self.is_paused(at) { None } else { self.next_in_round(at, now) };
         match next {
-            Some((candidate, panic)) => {
+            Some(candidate) => {
                 let track = self.track(at);
                 (track.progress.state, track.progress.reason) = (State::Waiting, None);
                 self.write_progress(at, now, effects);
                 // Behind those that wait there: a vendor that fails for all would hold up
                 // the fresh ones of the next.
-                self.assign(at, candidate, panic, End::Back, now, effects);
+                self.assign(at, candidate, Pass::Usual, End::Back, now, effects);
             }
             None => self.end_round(at, now, effects),
         }
@@ -305,10 +305,10 @@ impl Engine {
     }
 
     /// The next candidate of this round that is usable now.
-    fn next_in_round(&mut self, at: StubRef, now: Now) -> Option<(u8, bool)> {
+    fn next_in_round(&mut self, at: StubRef, now: Now) -> Option<u8> {
         let plan = self.plan_of(at, now);
         // What is tried only in panic is a canary, and goes through the lane.
-        plan.order.first().filter(|_| !plan.panic).map(|first| (*first, plan.panic))
+        plan.order.first().copied().filter(|_| !plan.panic)
     }
 
     /// Every candidate has been tried or is out: wait for a time, or for a key.

@@ -21,7 +21,7 @@ use crate::clock::{Now, Utc};
 use crate::model::{Body, Excluded, Progress};
 use crate::routing::{
     Balance, Candidate, Catalog, Cause, Closed, HealthSettings, Key, Keys, LeftOut, Outlook, Own,
-    Pair, ProviderIndex, Serves, Shape, Status, outlook,
+    Pair, Pass, ProviderIndex, Serves, Shape, Status, outlook,
 };
 
 /// Why someone may be left out, in the words of the API.
@@ -401,7 +401,17 @@ impl Judge<'_> {
             LeftOut::Probing => {
                 format!("on probation: one canary at a time, one a second{part}")
             }
-            LeftOut::Throttled => format!("the vendor asked to wait{part}"),
+            LeftOut::Throttled => {
+                let paused = key.is_some_and(|key| {
+                    key.paused_until.is_some_and(|until| until > self.now.instant)
+                });
+                let what = if paused {
+                    "the vendor asked to wait"
+                } else {
+                    "it comes back slowly from the vendor's pause"
+                };
+                format!("{what}{part}")
+            }
             LeftOut::Saturated => {
                 let seconds = SATURATED.as_secs();
                 format!("a call would wait longer than {seconds} s for a permit")
@@ -440,7 +450,7 @@ impl Judge<'_> {
     fn closing(&self, candidate: &Candidate) -> Option<&Key> {
         let board = &self.engine.board;
         let closed = |key: &&crate::routing::KeyIndex| {
-            board.open(&Keys::from_slice(&[**key]), false, self.now.instant).is_err()
+            board.open(&Keys::from_slice(&[**key]), Pass::Usual, self.now.instant).is_err()
         };
         candidate.keys.iter().find(closed).map(|key| board.key_at(*key))
     }

@@ -16,6 +16,7 @@ mod events;
 mod explain;
 mod gone;
 mod intake;
+mod last_try;
 mod operate;
 mod pick;
 mod probe;
@@ -112,6 +113,8 @@ pub struct Engine {
     dirty: Vec<bool>,
     safety_wake: std::time::Instant,
     next_spent: std::time::Instant,
+    /// When to look again for those whose life is nearly over.
+    next_last_tries: std::time::Instant,
     /// Since when each provider as a whole has been in its state.
     since: Vec<Utc>,
     /// What time alone changes is looked at from then on, by whichever event
@@ -226,6 +229,7 @@ impl Engine {
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
             next_spent: now.instant + SPENT_EVERY,
+            next_last_tries: now.instant,
             since: vec![now.utc; providers],
             due: now.instant,
             drained: Window::new(std::time::Duration::from_secs(10), now.instant),
@@ -350,7 +354,9 @@ impl Engine {
         let suspects = self.suspects.wake_at(now.instant);
         let orders = self.orders_wake(now);
         let silences = self.silence_wake();
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders, silences]
+        let last_tries = self.last_tries_wake(now);
+        let board = self.board.wake_at(now.instant);
+        [board, on_utc, self.probe_wake(), suspects, orders, silences, last_tries]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -384,6 +390,7 @@ impl Engine {
             self.expire_one(at, now, effects);
         }
         self.end_orders(now, effects);
+        self.last_tries(now, effects);
         self.probe_due(now, effects);
         if now.instant >= self.safety_wake {
             self.safety_wake = now.instant + SAFETY_WAKE;
