@@ -437,3 +437,33 @@ fn slow_start_shows_in_the_shares_and_the_ramp() {
     assert!((of(FIRST).score.ramp - 0.3).abs() < 0.01, "{explained:?}");
     assert_eq!(explained.candidates[0].seen.provider, SECOND, "it carries more");
 }
+
+#[test]
+fn a_copy_goes_back_to_where_it_may_have_been_taken_or_nowhere() {
+    for (on_ambiguous, repeat, order) in [
+        (OnAmbiguous::Resend, Some((SECOND, 0)), vec![SECOND, FIRST]),
+        (OnAmbiguous::Resend, None, vec![FIRST, SECOND]),
+        (OnAmbiguous::Stop, Some((SECOND, 0)), vec![SECOND, FIRST]),
+        (OnAmbiguous::Stop, None, vec![]),
+    ] {
+        let mut house = House::new();
+        house.operate(Operation::RoutePause { route: "default".into(), paused: true });
+        let message = house.body(&phone()).message().clone();
+        let body = Body::new(Message { on_ambiguous, ..message });
+        let id = body.message().id;
+        house.on(Event::Submitted(Token(9_000), body.clone()));
+        let at = house.engine.deliveries.find_delivery(id.delivery(0)).unwrap();
+        let track = house.engine.track(at);
+        (track.repeat, track.progress.ambiguous) = (repeat, 1);
+        let record = house.engine.live(id, house.now).pop().map(|(_, live)| live);
+        let asked = Asked { body, n: 0, record, unable: Vec::new() };
+        let explained = house.engine.explain(&asked, house.now);
+        let told: Vec<_> = explained.candidates.iter().map(|c| c.seen.provider).collect();
+        assert_eq!(told, order, "{on_ambiguous:?} {repeat:?}");
+        let words: Vec<_> = explained.excluded.iter().map(|barred| &*barred.detail).collect();
+        let forbids = "an attempt may have been accepted, and the message forbids a copy";
+        assert_eq!(words, vec![forbids; 2 - order.len()]);
+        let first = explained.candidates.first().map(|first| first.share);
+        assert_eq!(first, (!order.is_empty()).then_some(1.0));
+    }
+}
