@@ -31,6 +31,10 @@ pub enum Need {
     OneOf,
 }
 
+/// Fields that say through which account a device is reached, and nothing of the
+/// device: an app's name, a project's, the public key it was subscribed with.
+const OF_ACCOUNT: [&str; 3] = ["app", "project", "vapid"];
+
 /// A checked address. Cheap to clone.
 #[derive(Clone)]
 pub struct Address(Arc<Inner>);
@@ -106,6 +110,12 @@ impl Address {
         self.0.values.iter().filter_map(|(position, value)| {
             Some((self.0.kind.fields.get(usize::from(*position))?.name, &**value))
         })
+    }
+
+    /// The values that nobody but the backend and the vendor may see: whoever has
+    /// them can write to the device, or knows it again.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.values().filter(|(name, _)| !OF_ACCOUNT.contains(name)).map(|(_, value)| value)
     }
 
     /// The provider that this address is bound to, if it is.

@@ -150,7 +150,7 @@ pub(super) async fn cancel(
 impl Shared {
     /// A message that this caller may see, and what the store has of its
     /// deliveries. Another's is as if it were not there.
-    async fn stored(
+    pub(super) async fn stored(
         &self,
         id: MessageId,
         caller: &Caller,
@@ -200,7 +200,7 @@ fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|()| no_message())
 }
 
-fn no_message() -> Problem {
+pub(super) fn no_message() -> Problem {
     Problem::not_found("there is no message of this id, or it is no longer kept")
 }
 

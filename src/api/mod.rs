@@ -5,6 +5,7 @@
 mod auth;
 mod batch;
 mod client;
+mod explain;
 mod gone;
 mod layers;
 mod list;
@@ -47,7 +48,7 @@ pub use view::attempts;
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};
-use crate::feedback::Receipts;
+use crate::feedback::{AddressNames, Receipts};
 use crate::intake::Intake;
 use crate::intake::idempotency::InProgress;
 use crate::routing::Catalog;
@@ -87,6 +88,8 @@ struct Shared {
     in_progress: InProgress,
     commits: Commits,
     registering: users::Registering,
+    /// What addresses are called where they must not be shown.
+    names: AddressNames,
     /// The description, serialised once.
     openapi: Bytes,
 }
@@ -96,6 +99,7 @@ pub fn router(state: ApiState) -> Router {
     let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(messages::submit, list::list))
         .routes(routes!(batch::submit))
+        .routes(routes!(explain::explain))
         .routes(routes!(list::cancel))
         .routes(routes!(messages::show, messages::cancel))
         .routes(routes!(receipts::receipt))
@@ -118,6 +122,7 @@ pub fn router(state: ApiState) -> Router {
         in_progress: InProgress::default(),
         commits: Commits::default(),
         registering: users::Registering::default(),
+        names: AddressNames::new(&state.store.server_key()),
         openapi: document.into(),
         state,
     };

@@ -51,6 +51,20 @@ const PROBLEMS: &[(&str, &[Code])] = &[
             Code::ShuttingDown,
         ],
     ),
+    (
+        "explainMessage",
+        &[
+            Code::Malformed,
+            Code::Forbidden,
+            Code::NotFound,
+            Code::Timeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+            Code::Invalid,
+            Code::StoreUnavailable,
+            Code::ShuttingDown,
+        ],
+    ),
     ("submitMessages", &[Code::UnsupportedMediaType, Code::Invalid, Code::ShuttingDown]),
     ("getMessage", &[Code::NotFound, Code::Invalid, Code::StoreUnavailable]),
     (

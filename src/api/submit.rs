@@ -111,7 +111,7 @@ impl Shared {
     }
 
     /// The devices of the users that a message names; mostly it names none.
-    async fn devices_named(
+    pub(super) async fn devices_named(
         &self,
         caller: &Caller,
         node: &json::Node<'_>,

@@ -214,6 +214,15 @@ impl Board {
         }
     }
 
+    /// The key of a provider's part, if it has been named before: what is only
+    /// looked at makes none.
+    pub fn known_key(&self, provider: ProviderIndex, part: &Part) -> Option<KeyIndex> {
+        match part {
+            Part::Provider | Part::Device => Some(self.lanes[provider.at()].key),
+            Part::Named(_) => self.by_part.get(&(provider, part.clone())).copied(),
+        }
+    }
+
     fn add_key(
         &mut self,
         provider: ProviderIndex,

@@ -5,6 +5,7 @@ mod bad_input;
 mod crash;
 mod edges;
 mod events;
+mod explain;
 mod failover;
 mod game_day;
 mod harness;

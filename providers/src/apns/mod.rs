@@ -289,6 +289,14 @@ impl Provider for Apns {
         Ok(VendorRequest { method: Method::POST, uri, headers, body })
     }
 
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        match &self.login {
+            Login::Token(_) => vec![header::AUTHORIZATION],
+            // It is shown to the vendor once for each connection.
+            Login::Certificate(_) => Vec::new(),
+        }
+    }
+
     fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Answer> {
         async move {
             match self.request(call) {

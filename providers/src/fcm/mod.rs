@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use url::Url;
 
 use self::answer::Reply;
@@ -211,6 +211,10 @@ impl Provider for Fcm {
         let body = payload::body(&call.payload, target, &filling)?;
         let headers = call.payload.headers.iter().cloned().collect();
         Ok(VendorRequest { method: Method::POST, uri: self.uri.clone(), headers, body })
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![header::AUTHORIZATION]
     }
 
     fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Answer> {

@@ -558,6 +558,7 @@ async fn the_description_names_every_call_problem_and_header() {
         "post /v1/messages",
         "post /v1/messages/batch",
         "post /v1/messages/cancel",
+        "post /v1/messages/explain",
         "post /v1/receipts",
         "post /v1/stream/tokens",
         "put /v1/users/{user}/devices/{device}",

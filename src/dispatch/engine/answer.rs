@@ -98,6 +98,9 @@ impl Engine {
         track.last = Some((flight.candidate.provider, answer.outcome));
         let progress = &mut track.progress;
         progress.record(attempt);
+        if flight.n == 1 {
+            progress.passed_over.clone_from(&flight.passed_over);
+        }
         let sent = fan.is_some_and(|fan| fan.accepted);
         if !sent {
             progress.provider = Some(provider);

@@ -13,6 +13,7 @@
 mod answer;
 mod effect;
 mod events;
+mod explain;
 mod fan;
 mod gone;
 mod intake;
@@ -36,10 +37,11 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use explain::{Asked, BARRED, Barred, Explained, Score, Seen, Weighed};
 pub use recall::Found;
 pub use reshape::Reconfigured;
 pub(super) use view::status_words;
-pub use view::{ProviderView, QueueView, Snapshot};
+pub use view::{KeyView, ProviderView, QueueView, Snapshot};
 
 use super::collapse::Collapse;
 use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
@@ -48,7 +50,8 @@ use super::gone::GoneAddresses;
 use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
 use crate::model::{
-    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, Progress, Reason, State,
+    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, PassedOver, Progress, Reason,
+    State,
 };
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
@@ -146,6 +149,8 @@ struct Flight {
     /// Its call was given up; what comes of that is on its way.
     cut: bool,
     n: u32,
+    /// Of the first: who of a better tier could not be used.
+    passed_over: Option<PassedOver>,
     /// The address, as a hash.
     address: u64,
     /// What is sent.

@@ -10,19 +10,19 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::super::collapse::Age;
-use super::super::deliveries::{Deliveries, List, Place, StubRef};
+use super::super::deliveries::{Deliveries, List, Place, StubRef, Track};
 use super::super::fair::End;
 use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Order};
 use crate::clock::Now;
-use crate::model::{Body, Durability, OnAmbiguous, Reason, State};
+use crate::model::{Body, Durability, OnAmbiguous, PassedOver, Reason, State};
 use crate::routing::{
-    Ask, Balance, Board, Candidate, LeftOut, Own, Pass, Plan, ProviderIndex, Shape, last_choice,
-    plan,
+    Ask, Balance, Board, Candidate, LeftOut, Over, Own, Pass, Plan, ProviderIndex, Shape,
+    last_choice, plan,
 };
 use crate::store::{Intent, Record};
 
 /// One would wait longer than this for a permit: the provider is saturated.
-const SATURATED: Duration = Duration::from_secs(1);
+pub(super) const SATURATED: Duration = Duration::from_secs(1);
 
 /// A ready queue holds at most this share of what may be in flight: long enough
 /// that a freed permit is used at once, short enough that fairness between
@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// Which providers would let one wait too long.
-    fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
+    pub(super) fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
         (0..self.ready.len())
             .map(|at| {
                 let provider = ProviderIndex(at as u16);
@@ -316,6 +316,7 @@ impl Engine {
         }
         let (stub, entry) = (&self.deliveries.stubs[at], self.deliveries.message_of(at));
         let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
+        let passed_over = (n == 1).then(|| self.passed_over(at, &candidate, &body, now)).flatten();
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
         let expires_at = self.deliveries.expires_at(at);
@@ -348,6 +349,7 @@ impl Engine {
             called: None,
             cut: false,
             n,
+            passed_over,
             address,
             order: Some(order),
             body,
@@ -360,6 +362,40 @@ impl Engine {
             effects.extend(flight.call(now));
             self.flights.insert(attempt, flight);
         }
+    }
+
+    /// The first of a better tier than the candidate's that cannot be used now, for
+    /// the record: the backend may ask why its push did not go there.
+    fn passed_over(
+        &self,
+        at: StubRef,
+        candidate: &Candidate,
+        body: &Body,
+        now: Now,
+    ) -> Option<PassedOver> {
+        let stub = &self.deliveries.stubs[at];
+        let addresses = &body.message().recipients[usize::from(stub.n)].addresses;
+        let shape = &self.lanes.lane(stub.shape).shape;
+        let mut better = shape.candidates.iter().filter(|other| other.tier < candidate.tier);
+        better.find_map(|other| {
+            let address = addresses.get(usize::from(other.address));
+            let why = match own(stub.track.as_deref(), address, other, &self.board, now) {
+                Own::Skip(why, _) => why,
+                Own::Free if self.board.over_budget(other.provider, now.utc) == Over::Hard => {
+                    LeftOut::Budget
+                }
+                Own::Free => match self.board.open(&other.keys, Pass::Usual, now.instant) {
+                    Err(closed) => closed.why,
+                    Ok(()) if self.saturated(now.instant)[other.provider.at()] => {
+                        LeftOut::Saturated
+                    }
+                    // Its slow start left this one to the next tier.
+                    Ok(()) => return None,
+                },
+            };
+            let provider = self.catalog.provider(other.provider).settings.id.clone();
+            Some(PassedOver { provider, reason: why.word().into() })
+        })
     }
 
     /// Whether another message of the same collapse key is in flight to the same
@@ -611,21 +647,7 @@ impl<'a> Table<'a> {
     ) -> T {
         let view = self.view();
         let own = |n: usize| view.own(at, &shape.candidates[n]);
-        let ask = Ask {
-            shape,
-            own: &own,
-            saturated: &|provider| self.saturated[provider.at()],
-            affinity: match shape.balance {
-                Balance::Weighted => view.address(at, 0).map_or(0, hash),
-                Balance::RoundRobin
-                | Balance::LeastLatency
-                | Balance::Cheapest
-                | Balance::Broadcast => 0,
-            },
-            turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
-            now: self.now.instant,
-            utc: self.now.utc,
-        };
+        let ask = ask(shape, &own, self.saturated, view.address(at, 0), self.turns, self.now);
         answer(&ask, self.board, &mut || self.rng.random())
     }
 
@@ -672,24 +694,63 @@ impl View<'_> {
 
     /// What the delivery itself has to say about a candidate.
     fn own(&self, at: StubRef, candidate: &Candidate) -> Own {
-        let pair = (candidate.provider, candidate.address);
-        if let Some(track) = &self.deliveries.stubs[at].track {
-            let other_tier = track.fan.is_some_and(|fan| fan.tier != candidate.tier);
-            if track.tried.contains(&pair) || other_tier {
-                return Own::Skip(LeftOut::ExcludedByDelivery, None);
-            }
-            let mut resting = track.resting.iter();
-            let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > self.now.utc);
-            if let Some((.., until)) = resting {
-                let at = self.now.instant + until.since(self.now.utc);
-                return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
-            }
-        }
-        let paused = self.address(at, candidate.address).and_then(|address| {
-            self.board.address_paused(candidate.provider, || hash(address), self.now.instant)
-        });
-        paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
+        let track = self.deliveries.stubs[at].track.as_deref();
+        own(track, self.address(at, candidate.address), candidate, self.board, self.now)
     }
+}
+
+/// The question that the engine puts to routing: dispatch to get a plan, explain to
+/// get an outlook. `first` is the first of the recipient's addresses, if it is known.
+pub(super) fn ask<'a>(
+    shape: &'a Shape,
+    own: &'a dyn Fn(usize) -> Own,
+    saturated: &'a [bool],
+    first: Option<&Address>,
+    turns: &[u64],
+    now: Now,
+) -> Ask<'a> {
+    Ask {
+        shape,
+        own,
+        saturated,
+        affinity: match shape.balance {
+            Balance::Weighted => first.map_or(0, hash),
+            Balance::RoundRobin
+            | Balance::LeastLatency
+            | Balance::Cheapest
+            | Balance::Broadcast => 0,
+        },
+        turn: shape.route_index.map_or(0, |at| turns[usize::from(at)]),
+        now: now.instant,
+        utc: now.utc,
+    }
+}
+
+/// What a delivery of which this has been tried has to say about a candidate.
+pub(super) fn own(
+    track: Option<&Track>,
+    address: Option<&Address>,
+    candidate: &Candidate,
+    board: &Board,
+    now: Now,
+) -> Own {
+    let pair = (candidate.provider, candidate.address);
+    if let Some(track) = track {
+        let other_tier = track.fan.is_some_and(|fan| fan.tier != candidate.tier);
+        if track.tried.contains(&pair) || other_tier {
+            return Own::Skip(LeftOut::ExcludedByDelivery, None);
+        }
+        let mut resting = track.resting.iter();
+        let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > now.utc);
+        if let Some((.., until)) = resting {
+            let at = now.instant + until.since(now.utc);
+            return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
+        }
+    }
+    let paused = address.and_then(|address| {
+        board.address_paused(candidate.provider, || hash(address), now.instant)
+    });
+    paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
 }
 
 /// An address as the board knows it.

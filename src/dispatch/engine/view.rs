@@ -34,6 +34,9 @@ pub struct Snapshot {
     pub paused_clients: BTreeSet<Arc<str>>,
 }
 
+/// A health key: part, state, reason.
+pub type KeyView = (String, &'static str, Option<&'static str>);
+
 /// One provider.
 #[derive(Clone, Debug)]
 pub struct ProviderView {
@@ -68,7 +71,7 @@ pub struct ProviderView {
     /// An operator's order to keep it out of use.
     pub hold: Option<Hold>,
     /// Its parts, the whole first: part, state, reason.
-    pub keys: Vec<(String, &'static str, Option<&'static str>)>,
+    pub keys: Vec<KeyView>,
     /// The latest answers that were not accepted.
     pub last_errors: Vec<(Utc, Answer)>,
     /// The latest probe: when, whether it was good, and what was wrong.
@@ -258,14 +261,23 @@ impl Engine {
             .collect()
     }
 
+    /// A provider's state in the words of the API: state, reason.
+    pub(super) fn provider_words(
+        &self,
+        provider: ProviderIndex,
+    ) -> (&'static str, Option<&'static str>) {
+        let key = self.board.key_at(self.board.lane(provider).key);
+        self.board.held(provider).map_or_else(
+            || status_words(key.health.status()),
+            |hold| (if hold.ejected { "ejected" } else { "drained" }, Some("operator")),
+        )
+    }
+
     fn provider_view(&self, provider: ProviderIndex, now: Now) -> ProviderView {
         let lane = self.board.lane(provider);
         let key = self.board.key_at(lane.key);
         let hold = self.board.held(provider).cloned();
-        let (state, reason) = hold.as_ref().map_or_else(
-            || status_words(key.health.status()),
-            |hold| (if hold.ejected { "ejected" } else { "drained" }, Some("operator")),
-        );
+        let (state, reason) = self.provider_words(provider);
         let until = match key.health.status() {
             Status::Ejected { until, .. } => Some(utc_of(until, now)),
             Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => None,
@@ -294,7 +306,7 @@ impl Engine {
     }
 }
 
-fn key_view(key: &Key) -> (String, &'static str, Option<&'static str>) {
+pub(super) fn key_view(key: &Key) -> KeyView {
     let (state, reason) = status_words(key.health.status());
     (key.part.text().to_owned(), state, reason)
 }
@@ -310,7 +322,7 @@ pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option
     }
 }
 
-fn utc_of(at: std::time::Instant, now: Now) -> Utc {
+pub(super) fn utc_of(at: std::time::Instant, now: Now) -> Utc {
     now.utc.plus(at.saturating_duration_since(now.instant))
 }
 
