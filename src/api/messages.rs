@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
 use super::auth::Caller;
 use super::openapi::{AcceptedOrView, MessageRequest};
 use super::page::Page;
@@ -18,9 +17,11 @@ use super::problem::{Code, Problem};
 use super::read::{self, Media, Segment};
 use super::submit::{Submitted, blocking};
 use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
+use super::{ApiState, Shared};
+use crate::dispatch::Dispatcher;
 use crate::intake::time;
 use crate::model::{Message, MessageId, Progress};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// The longest `?wait=`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -100,9 +101,25 @@ pub(super) async fn show(
     let caller = shared.state.authenticator.caller(request.headers())?;
     let query: PageQuery = read::query(request.uri())?;
     let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
-    let id = parse_id(&id)?;
-    let live = shared.state.dispatcher.live(id).await;
-    let (message, stored) = shared.stored(id, &caller).await?;
+    let ApiState { dispatcher, store, .. } = &shared.state;
+    message_view(dispatcher, store, &caller, parse_id(&id)?, page).await
+}
+
+/// A message as it stands: what both this listener and the operators' one show.
+///
+/// # Errors
+/// 404 for a message that is not kept, or not this caller's; 503 when the store
+/// cannot be read.
+pub async fn message_view(
+    dispatcher: &Dispatcher,
+    store: &Arc<dyn Store>,
+    caller: &Caller,
+    id: MessageId,
+    page: Page,
+) -> Result<Response, Problem> {
+    // First the dispatcher, then the store: see `view`.
+    let live = dispatcher.live(id).await;
+    let (message, stored) = stored(store, id, caller).await?;
     let view = Standing::of(&message, &live, &stored).view(page);
     Ok(json(StatusCode::OK, &view))
 }
@@ -131,7 +148,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(&headers)?;
     let id = parse_id(&id)?;
-    let (message, _) = shared.stored(id, &caller).await?;
+    let (message, _) = stored(&shared.state.store, id, &caller).await?;
     let found = shared.state.dispatcher.cancel(id).await;
     if found.cancelled == 0 && found.in_flight == 0 {
         return Err(Problem::new(Code::Settled, "every delivery of this message has settled"));
@@ -148,23 +165,6 @@ pub(super) async fn cancel(
 }
 
 impl Shared {
-    /// A message that this caller may see, and what the store has of its
-    /// deliveries. Another's is as if it were not there.
-    async fn stored(
-        &self,
-        id: MessageId,
-        caller: &Caller,
-    ) -> Result<(Message, Vec<(u16, Progress)>), Problem> {
-        let store = Arc::clone(&self.state.store);
-        let (message, progress) =
-            blocking(move || Ok::<_, StoreError>((store.message(id)?, store.progress(id)?)))
-                .await??;
-        message
-            .filter(|message| caller.is_admin() || message.client == *caller.name())
-            .map(|message| (message, progress))
-            .ok_or_else(no_message)
-    }
-
     /// Waits for the last delivery, the end of the time or of the server.
     async fn settled_view(
         &self,
@@ -186,6 +186,22 @@ impl Shared {
     }
 }
 
+/// A message that this caller may see, and what the store has of its deliveries.
+/// Another's is as if it were not there.
+async fn stored(
+    store: &Arc<dyn Store>,
+    id: MessageId,
+    caller: &Caller,
+) -> Result<(Message, Vec<(u16, Progress)>), Problem> {
+    let store = Arc::clone(store);
+    let (message, progress) =
+        blocking(move || Ok::<_, StoreError>((store.message(id)?, store.progress(id)?))).await??;
+    message
+        .filter(|message| caller.is_admin() || message.client == *caller.name())
+        .map(|message| (message, progress))
+        .ok_or_else(no_message)
+}
+
 fn wait(text: Option<&str>) -> Result<Option<Duration>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let seconds = || text.parse().ok().map(Duration::from_secs);
@@ -200,7 +216,8 @@ fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|()| no_message())
 }
 
-fn no_message() -> Problem {
+/// 404.
+pub fn no_message() -> Problem {
     Problem::not_found("there is no message of this id, or it is no longer kept")
 }
 
