@@ -179,6 +179,19 @@ async function outage(browser, vendors, { api, admin }) {
     await page.getByRole("heading", { name: "All is well" }).waitFor();
   });
 
+  await step("when every vendor fails, the page says that nothing goes out, and how much waits", async () => {
+    await vendor(vendors.control, "*", { mode: "refusing" });
+    await page.getByRole("heading", { name: "Nothing goes out on default" }).waitFor();
+    await page.locator(".trouble", { hasText: "no way out" }).getByText("its deliveries wait").waitFor();
+    await page.locator(".trouble", { hasText: "network" }).getByText("No vendor can be reached").waitFor();
+    await until("deliveries are parked", async () =>
+      /Parked\s*[1-9]/.test(await page.locator(".tile", { hasText: "Parked" }).innerText()));
+    await shoot(page, "overview-out");
+    await vendor(vendors.control, "*", { mode: "healthy" });
+    await row(page, "apns").getByText("healthy").waitFor();
+    await page.getByRole("heading", { name: /All is well|Deliveries go out/ }).waitFor();
+  });
+
   await step("a route is overridden, paused, resumed and restored", async () => {
     await view(page, "Routes");
     const card = page.getByRole("article", { name: "Route default" });
@@ -232,7 +245,7 @@ async function outage(browser, vendors, { api, admin }) {
     await page.getByText("The delivery is queued again.").waitFor();
     await page.getByRole("button", { name: "Replay all" }).click();
     await confirm(page, "Replay all");
-    await page.getByText(/\d deliveries are queued again/).waitFor();
+    await page.getByText(/\d deliver(y|ies) queued again/).waitFor();
   });
 
   await step("events come live, can be filtered and held still", async () => {
@@ -356,6 +369,7 @@ async function away(page, { child }) {
     await page.getByText("The router does not answer.").waitFor();
     await page.locator("#freshness").getByText("no answer").waitFor();
     await shoot(page, "overview-away");
+    await page.context().close();
   });
 }
 

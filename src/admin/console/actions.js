@@ -7,7 +7,8 @@
 
 import { call, Refused } from "./admin.js";
 import { h } from "./dom.js";
-import { inForce, seen } from "./watch.js";
+import { seen } from "./watch.js";
+import { plural } from "./words.js";
 
 const segment = encodeURIComponent;
 
@@ -28,7 +29,7 @@ const pause = (kind, verb, title, words) => ({
   fields: verb === "pause" ? ["why"] : ["note"],
   tone: verb === "pause" ? "danger" : null,
   call: ({ id }) => ["POST", `${kind}s/${segment(id)}/${verb}`],
-  done: ({ id }) => `${kind} ${id} is ${verb}d.`,
+  done: ({ id }) => `The ${kind} ${id} is ${verb}d.`,
 });
 
 const ACTIONS = {
@@ -54,14 +55,14 @@ const ACTIONS = {
     tone: "danger",
     preset: ({ id }) => present(id),
     call: ({ id }) => ["PUT", `routes/${segment(id)}/override`],
-    done: ({ id }) => `Route ${id} is overridden.`,
+    done: ({ id }) => `The route ${id} is overridden.`,
   },
   "remove-override": {
     title: ({ id }) => `Remove the override of route ${id}?`,
     words: ({ id }) => `Route ${id} sends as configured again.`,
     button: "Remove override",
     call: ({ id }) => ["DELETE", `routes/${segment(id)}/override`],
-    done: ({ id }) => `Route ${id} is as configured.`,
+    done: ({ id }) => `The route ${id} is as configured.`,
   },
   replay: {
     title: () => "Send this delivery again?",
@@ -80,7 +81,7 @@ const ACTIONS = {
     tone: "danger",
     given: ({ body }) => JSON.parse(body),
     call: () => ["POST", "dead-letters/replay"],
-    done: (_, answer) => `${answer?.replayed ?? 0} deliveries are queued again.`,
+    done: (_, { replayed }) => `${plural(replayed, "delivery", "deliveries")} queued again.`,
   },
   "delete-letter": {
     title: () => "Delete this dead letter?",
@@ -123,7 +124,7 @@ const providers = () => (seen.providers ?? []).map(({ id, state }) => `${id} (${
 function present(id) {
   const route = seen.routes?.find(({ name }) => name === id);
   if (!route) return {};
-  return { tiers: inForce(route).tiers.map((tier) => tier.join(", ")).join(" / "), expires_in: "1h" };
+  return { tiers: route.tiers.map((tier) => tier.join(", ")).join(" / "), expires_in: "1h" };
 }
 
 const names = (text) => text.split(",").map((name) => name.trim()).filter(Boolean);
@@ -169,7 +170,6 @@ export function button(action, subject, label = ACTIONS[action].button) {
 export function act(action, subject, tell) {
   const { title, words, button, fields = [], tone, preset, given, call: target, done } = ACTIONS[action];
   const filled = preset?.(subject) ?? {};
-  const dialog = document.getElementById("dialog");
   const fault = h("div", { class: "fault", role: "alert" });
   const go = h("button", { type: "submit", class: tone ?? "primary" }, button);
   const form = h("form", { autocomplete: "off" },
@@ -178,7 +178,8 @@ export function act(action, subject, tell) {
     fields.map((name) => field(name, filled[name])),
     fault,
     h("p", { class: "buttons" }, h("button", { type: "button", "data-cancel": true }, "Cancel"), go));
-  dialog.replaceChildren(form);
+  const dialog = h("dialog", { "aria-labelledby": "dialog-title", "aria-describedby": "dialog-words" }, form);
+  document.body.append(dialog);
 
   let acted = false;
   form.addEventListener("submit", async (event) => {
@@ -203,7 +204,7 @@ export function act(action, subject, tell) {
   form.querySelector("[data-cancel]").addEventListener("click", () => dialog.close());
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
-      dialog.replaceChildren();
+      dialog.remove();
       resolve(acted);
     }, { once: true });
     dialog.showModal();

@@ -44,7 +44,7 @@ function render() {
     h("h1", null, "Audit"),
     h("p", { class: "hint" }, "What operators did, the latest first. Each entry was on disk before the call was answered."),
     refused ? h("p", { class: "banner warn", role: "alert" }, `Not listed: ${refused.message}.`) : null,
-    actions?.length ? table("Audit", [["When"], ["Who"], ["What"], ["Why", "wide"]],
+    actions?.length ? table("Audit", [["When"], ["Who"], ["What", "wide"], ["Why", "wide"]],
       actions.map(({ id, at, who, what, why }) => ({ key: id, cells: [moment(at), who, h("code", null, what), why ?? "–"] })))
       : actions ? h("p", { class: "card" }, "Nobody has done anything yet.") : null,
     next ? h("button", { type: "button", "data-do": "more" }, "More") : null,

@@ -3,8 +3,8 @@
 import { get, Refused } from "./admin.js";
 import { button } from "./actions.js";
 import { h, table } from "./dom.js";
-import { seen, total } from "./watch.js";
-import { moment, number, pill, plural, reasonWords, REASONS, vendorSaid } from "./words.js";
+import { seen } from "./watch.js";
+import { moment, number, pill, reasonWords, REASONS, vendorSaid } from "./words.js";
 
 export const deadLetters = { title: () => "Dead letters", render, load, on };
 
@@ -46,7 +46,7 @@ function render({ parameters }) {
   const all = { filter: words, body: JSON.stringify(filter) };
   return [
     h("h1", null, "Dead letters"),
-    h("p", { class: "hint" }, `${plural(total("dead_letters") ?? 0, "delivery", "deliveries")} could not be made and are kept. Mend the cause first, then replay what is still worth sending.`),
+    h("p", { class: "hint" }, "What could not be delivered, and why. Mend the cause first, then replay what is still worth sending."),
     form(parameters),
     refused ? h("p", { class: "banner warn", role: "alert" }, `Not listed: ${refused.message}.`)
       : !letters ? h("p", { class: "hint" }, "Asking …")
@@ -60,7 +60,7 @@ function render({ parameters }) {
 
 function form(parameters) {
   const select = (name, label, options) =>
-    h("label", null, h("span", null, label), h("select", { name, "data-value": parameters[name] ?? "" }, h("option", { value: "" }, "any"),
+    h("label", null, h("span", null, label), h("select", { name }, h("option", { value: "" }, "any"),
       options.map((value) => h("option", { value, selected: value === parameters[name] }, value))));
   const since = (name, label) =>
     h("label", null, h("span", null, label), h("input", { name, value: parameters[name], placeholder: "2026-12-01T08:00:00Z", spellcheck: "false" }));

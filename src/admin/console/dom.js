@@ -72,8 +72,8 @@ function update(old, next) {
  * the policy forbids style attributes. */
 export function bar(share) {
   const svg = shape("svg", { class: "bar", viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" });
-  svg.append(shape("rect", { class: "rail", width: 100, height: 6, rx: 2 }));
-  svg.append(shape("rect", { class: "fill", width: Math.round(share * 1000) / 10, height: 6, rx: 2 }));
+  svg.append(shape("rect", { class: "rail", width: 100, height: 6 }));
+  svg.append(shape("rect", { class: "fill", width: Math.round(share * 1000) / 10, height: 6 }));
   return svg;
 }
 

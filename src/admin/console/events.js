@@ -42,24 +42,25 @@ function render() {
 
 const concerns = ({ provider, from, to }, id) => provider === id || from === id || to === id;
 
-/** Failovers of the same kind within this are one burst, in milliseconds. */
-const BURST = 5_000;
+/** What repeats within this is one line, in milliseconds: failovers are told once a
+ * second, and a vendor that stays ill is tried and ejected again by turns. */
+const AGAIN = { failover: 5_000, "provider.state": 600_000 };
 
-/** Events with the bursts of failovers, told once a second, each made one line: so
- * that they do not hide what led to them. */
+/** Events with what repeats made one line, so that it does not hide what led to it. */
 export function merged(events) {
   const bursts = new Map();
   const lines = [];
   for (const event of events) {
-    const kind = `${event.route} ${event.from} ${event.to} ${event.reason}`;
-    const burst = event.type === "failover" && bursts.get(kind);
-    if (burst && Date.parse(burst.first ?? burst.at) - Date.parse(event.at) < BURST) {
-      burst.count += event.count;
-      burst.first = event.at;
+    const { type, at, provider, part, route, from, to, reason, count } = event;
+    const kind = [type, provider, part, route, from, to, reason].join(" ");
+    const burst = bursts.get(kind);
+    if (burst && Date.parse(burst.first ?? burst.at) - Date.parse(at) < AGAIN[type]) {
+      burst.count += count ?? 1;
+      burst.first = at;
       continue;
     }
-    const line = { ...event };
-    if (event.type === "failover") bursts.set(kind, line);
+    const line = { ...event, count: count ?? 1 };
+    if (AGAIN[type]) bursts.set(kind, line);
     lines.push(line);
   }
   return lines;
@@ -75,13 +76,13 @@ export function told(event) {
 const why = ({ reason }) => (reason ? `: ${reason}` : "");
 
 const WORDS = {
-  "provider.state": ({ provider, part, from, to, reason }) => {
+  "provider.state": ({ provider, part, from, to, reason, count, at, first }) => {
     const words = reason ? `: ${WHY[reason] ?? reason}` : "";
-    return [link(provider), part ? ` (${part})` : "", ` ${from} → `, pill(to), words];
+    return [link(provider), part ? ` (${part})` : "", ` ${from} → `, pill(to), words, first ? h("span", { class: "dim" }, `, ${number(count)} times`) : null, within(at, first)];
   },
   failover: ({ route, from, to, reason, count, at, first }) => [
     h("strong", null, `${from} → ${to}`), ` ${plural(count, "delivery", "deliveries")} on ${route}: ${from} ${FAILOVER[reason] ?? reason}`,
-    first ? h("span", { class: "dim" }, `, within ${span((Date.parse(at) - Date.parse(first)) / 1000)}`) : null,
+    within(at, first),
   ],
   operator: (event) => {
     const { provider, route, to } = event;
@@ -91,5 +92,8 @@ const WORDS = {
   reload: (event) => [h("strong", null, "configuration reloaded"), event.to ? `: ${event.to}` : ", nothing had changed", why(event)],
   alarm: ({ reason, to }) => ["alarm ", h("strong", null, reason), ` ${to}`],
 };
+
+const within = (at, first) =>
+  (first ? h("span", { class: "dim" }, ` within ${span((Date.parse(at) - Date.parse(first)) / 1000)}`) : null);
 
 const link = (id) => h("a", { href: `#/provider/${encodeURIComponent(id)}` }, id);

@@ -75,7 +75,7 @@ function render({ parameters: { delivery } }) {
         h("label", null, h("span", null, "Message"),
           h("textarea", { name: "body", rows: 10, spellcheck: "false", placeholder: '{"to":[{"addresses":[{"kind":"fcm","token":"…"}]}],"notification":{"title":"…"}}' }))),
       h("p", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Explain"))),
-    h("div", { "aria-live": "polite" }, refused ? sorry(refused) : answer ? plan(answer) : null),
+    h("div", { class: "stack", "aria-live": "polite" }, refused ? sorry(refused) : answer ? plan(answer) : null),
   ];
 }
 
@@ -89,19 +89,19 @@ function sorry(error) {
 
 function plan({ route, deliveries }) {
   return [
-    h("p", null, "Route ", h("strong", null, route)),
+    h("h2", null, `On route ${route}`),
     deliveries.map((delivery, at) => h("article", { class: "card" },
-      h("h2", null, delivery.ref ?? `Recipient ${at + 1}`),
+      h("h3", null, delivery.ref ?? `Recipient ${at + 1}`),
       candidates(delivery.candidates),
-      delivery.excluded.length ? [h("h3", null, "Left out"), excluded(delivery.excluded)] : null)),
+      delivery.excluded.length ? [h("h4", null, "Left out"), excluded(delivery.excluded)] : null)),
   ];
 }
 
 function candidates(list) {
   if (!list.length) return h("p", { class: "banner bad" }, "No candidate: it would wait, or fail when none can come.");
-  const columns = [["Order", "number"], ["Provider"], ["Address"], ["Tier", "number"], ["Share"], ["State"], ["Score", "wide"], ["Request"]];
+  const columns = [["Order", "number"], ["Provider"], ["Address", "wide"], ["Tier", "number"], ["Share"], ["State", "wide"], ["Score", "wide"], ["Request"]];
   return table("Candidates", columns, list.map((one) => [
-    number(one.position), [h("a", { href: `#/provider/${encodeURIComponent(one.provider)}` }, one.provider), h("span", { class: "dim" }, ` ${one.kind}`)],
+    number(one.position), [h("a", { href: `#/provider/${encodeURIComponent(one.provider)}` }, one.provider), one.kind === one.provider ? null : h("span", { class: "dim" }, ` ${one.kind}`)],
     h("code", null, one.address), number(one.tier + 1),
     one.share === null || one.share === undefined ? "–" : [bar(one.share), percent(one.share)],
     [pill(one.state), h("div", { class: "dim" }, (one.keys ?? []).map(({ part, state }) => `${part || "whole"}: ${state}`).join(", "))],
@@ -122,9 +122,9 @@ const LEFT_OUT = {
 };
 
 function excluded(list) {
-  const columns = [["Provider"], ["Address"], ["Reason"], ["What it means", "wide"]];
+  const columns = [["Provider"], ["Address", "wide"], ["Reason"], ["What it means", "wide"]];
   return table("Left out", columns, list.map(({ provider, kind, address, reason, detail, until }) => [
-    [provider, h("span", { class: "dim" }, ` ${kind}`)], h("code", null, address ?? "–"), pill(reason, "warn"),
+    [provider, kind === provider ? null : h("span", { class: "dim" }, ` ${kind}`)], h("code", null, address ?? "–"), pill(reason, "warn"),
     [LEFT_OUT[reason] ?? "", detail ? `; ${detail}` : "", until ? `, until ${clock(until)}` : ""],
   ]));
 }

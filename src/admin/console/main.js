@@ -90,7 +90,8 @@ function draw() {
 function page(view) {
   const away = seen.failing && h("p", { class: "banner bad", role: "alert" },
     h("strong", null, "The router does not answer. "),
-    `${seen.failing}; asked again every two seconds. `,
+    seen.failing.status ? `${seen.failing.message}. ` : null,
+    "Asked again every two seconds. ",
     seen.at ? ["What stands here is from ", moment(new Date(seen.at).toISOString()), "."] : null);
   const body = seen.providers ? view.render(place) : [h("p", { class: "hint" }, "Asking the router …")];
   return [away, ...body].filter(Boolean);
@@ -120,7 +121,8 @@ function door() {
 function tell(text) {
   const line = h("p", null, text);
   toast.append(line);
-  setTimeout(() => line.remove(), 8000);
+  if (toast.childElementCount > 2) toast.firstElementChild.remove();
+  setTimeout(() => line.remove(), 6000);
 }
 
 document.addEventListener("click", async (event) => {

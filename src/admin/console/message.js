@@ -108,7 +108,7 @@ function timeline(item, of, attempts) {
     h("li", { class: kind },
       h("span", { class: "at" }, at ? [moment(at), h("span", { class: "dim" }, offset(Date.parse(at) - begun))] : ""),
       h("div", { class: "text" }, content));
-  const steps = [step(of.accepted_at, "accepted", "Accepted; on disk")];
+  const steps = [step(of.accepted_at, "accepted", "Accepted")];
   if (attempts.length && attempts[0].n > 1) {
     steps.push(step(null, "move", `The first ${plural(attempts[0].n - 1, "attempt")} are no longer kept.`));
   }

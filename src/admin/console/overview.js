@@ -3,7 +3,7 @@
 
 import { button } from "./actions.js";
 import { h, table } from "./dom.js";
-import { figure, rates, seen, total, traffic } from "./watch.js";
+import { figure, illSince, rates, seen, total, traffic } from "./watch.js";
 import { path } from "./routes.js";
 import { merged, told } from "./events.js";
 import {
@@ -23,7 +23,7 @@ function render() {
   const found = troubles();
   return [
     h("section", { class: `headline ${tone(found)}`, "aria-label": "State" },
-      h("h1", null, headline(found)),
+      h("h1", null, seen.failing ? "Last known: " : "", headline(found)),
       h("p", null, summary())),
     found.length ? h("ul", { class: "troubles", "aria-label": "What needs attention" }, found.map(trouble)) : null,
     figures(),
@@ -34,9 +34,11 @@ function render() {
 }
 
 /** What is not as it should be, the worst first:
- * {bad, about, href, state, text, since, until, advice, buttons}. */
+ * {bad, about, kind, href, state, text, since, turn, until, advice, buttons}, `turn`
+ * being when it took this state, where it was ill before. */
 function troubles() {
-  return [...ofStore(), ...ofAlarms(), ...ofRoutes(), ...ofProviders(), ...ofClients(), ...ofQueue()]
+  const [stuck, other] = [true, false].map((bad) => ofRoutes().filter((one) => one.bad === bad));
+  return [...ofStore(), ...ofAlarms(), ...stuck, ...ofProviders(), ...other, ...ofClients(), ...ofQueue()]
     .sort((a, b) => Number(b.bad) - Number(a.bad));
 }
 
@@ -90,7 +92,7 @@ function ofProviders() {
     const base = { about: id, href: `#/provider/${encodeURIComponent(id)}`, kind: "provider" };
     const found = [];
     if (state !== "healthy") {
-      found.push({ ...base, bad: state === "ejected", state, text: why(provider), since, until: provider.operator?.until ?? until,
+      found.push({ ...base, bad: state === "ejected", state, text: why(provider), since: illSince(provider), turn: since, until: provider.operator?.until ?? until,
         advice: advice(provider), buttons: buttons(provider) });
     }
     if (ahead(paused)) {
@@ -156,15 +158,16 @@ function summary() {
   ].join(" · ");
 }
 
-function trouble({ bad, about, kind, href, state, text, since, until, advice, buttons }) {
+function trouble({ bad, about, kind, href, state, text, since, turn, until, advice, buttons }) {
   const times = [
     since && h("span", null, "since ", moment(since), ` (${ago(since)})`),
+    turn && turn !== since && h("span", null, `${state} at `, moment(turn)),
     until && h("span", null, "until ", moment(until)),
   ].filter(Boolean);
   return h("li", { class: `trouble ${bad ? "bad" : "warn"}`, "data-key": `${kind} ${about} ${state}` },
     h("div", { class: "what" },
       h("p", null, pill(state, bad ? "bad" : "warn"), " ",
-        h("strong", null, href ? h("a", { href }, about) : about), kind && kind !== "provider" ? h("span", { class: "dim" }, ` ${kind}`) : null, " ", text),
+        h("strong", null, href ? h("a", { href }, about) : about), kind && kind !== "provider" ? h("span", { class: "dim" }, ` ${kind}`) : null, ": ", text),
       times.length ? h("p", { class: "dim" }, times.flatMap((time, at) => (at ? [" · ", time] : [time]))) : null,
       advice ? h("p", { class: "advice" }, advice) : null),
     buttons?.length ? h("div", { class: "buttons" }, buttons) : null);
@@ -205,7 +208,7 @@ function providerTable() {
   ];
   const order = [...seen.providers].sort((a, b) => rank(a.state) - rank(b.state));
   return table("Providers", columns, order.map((provider) => {
-    const { id, kind, state, since, until, window, latency_ms: latency, in_flight, limit, parked, operator } = provider;
+    const { id, kind, state, until, window, latency_ms: latency, in_flight, limit, parked, operator } = provider;
     const end = operator?.until ?? until;
     const called = window.successes + window.failures > 0;
     return {
@@ -214,7 +217,7 @@ function providerTable() {
       cells: [
         [h("a", { href: `#/provider/${encodeURIComponent(id)}`, class: "name" }, id), kind === id ? null : h("span", { class: "dim" }, ` ${kind}`)],
         [pill(state), " ", h("span", { class: "why" }, why(provider)), end && state !== "healthy" ? h("span", { class: "dim" }, ` until ${clock(end)}`) : null],
-        [moment(since, ago(since))],
+        [moment(illSince(provider), ago(illSince(provider)))],
         calls ? perSecond(calls.get(id) ?? 0) : "–",
         called ? percent(window.ratio) : h("span", { class: "dim" }, "no calls"),
         called || latency.p50 ? `${number(latency.p50)} · ${number(latency.p95)} · ${ms(latency.p99)}` : "–",

@@ -1,6 +1,6 @@
 // One provider: all that is known of it, and what operators did with it.
 
-import { asked, providerOf, seen } from "./watch.js";
+import { asked, illSince, providerOf, seen } from "./watch.js";
 import { buttons } from "./overview.js";
 import { facts, h, table } from "./dom.js";
 import { merged, told } from "./events.js";
@@ -46,7 +46,8 @@ function standing(provider) {
   return h("div", { class: "card" },
     h("p", null, h("strong", null, state === "healthy" ? "It takes its share." : why(provider) || "It is not healthy.")),
     facts([
-      ["Since", [moment(since), ` (${ago(since)})`]],
+      ["Not healthy since", state === "healthy" ? null : [moment(illSince(provider)), ` (${ago(illSince(provider))})`]],
+      [`${state[0].toUpperCase()}${state.slice(1)} since`, [moment(since), ` (${ago(since)})`]],
       ["Until", state !== "healthy" && end ? [moment(end), ahead(end) ? ` (in ${span(ahead(end))})` : ""] : null],
       ["Pause of the vendor", ahead(paused) ? `until ${clock(paused)}` : null],
       ["Ordered", operator ? `${operator.wish}, ${clock(operator.since)}` : null],
@@ -78,10 +79,10 @@ function login({ credential, last_probe: probe }) {
 }
 
 function usedBy(id) {
-  const routes = seen.routes.filter(({ tiers, override }) => (override?.tiers ?? tiers).flat().includes(id));
+  const routes = seen.routes.filter(({ tiers }) => tiers.flat().includes(id));
   if (!routes.length) return h("p", { class: "hint" }, "No route sends through it now.");
-  return h("ul", null, routes.map(({ name, tiers, override }) => {
-    const tier = (override?.tiers ?? tiers).findIndex((members) => members.includes(id));
+  return h("ul", null, routes.map(({ name, tiers }) => {
+    const tier = tiers.findIndex((members) => members.includes(id));
     return h("li", null, h("a", { href: "#/routes" }, name), `, tier ${tier + 1}`);
   }));
 }
@@ -95,7 +96,7 @@ function errors({ last_errors: list }) {
   if (!list.length) return h("p", { class: "hint" }, "None since the router started.");
   const latest = [...list].sort((a, b) => b.at.localeCompare(a.at));
   return table("Last errors", [["When"], ["Outcome"], ["Status"], ["Code"], ["What the vendor said", "wide"]],
-    latest.map(({ at, outcome, status, code, detail }) => [moment(at), pill(outcome), status ?? "–", code ?? "–", detail ?? "–"]));
+    latest.map(({ at, outcome, status, code, detail }) => [moment(at), pill(outcome), status ?? "–", code ?? "–", detail && detail !== code ? detail : "–"]));
 }
 
 function story(id) {

@@ -3,10 +3,18 @@
 
 import { button } from "./actions.js";
 import { bar, h, table } from "./dom.js";
-import { inForce, providerOf, rates, seen, traffic } from "./watch.js";
+import { asked, providerOf, rates, seen, traffic } from "./watch.js";
 import { carries, clock, FAILOVER, percent, perSecond, pill } from "./words.js";
 
-export const routes = { title: () => "Routes", render };
+export const routes = { title: () => "Routes", render, load };
+
+/** By route: what an override stands in for. */
+let configured = new Map();
+
+async function load() {
+  const { value } = await asked("config");
+  configured = new Map((value?.routes ?? []).map((route) => [route.name, route]));
+}
 
 function render() {
   return [
@@ -17,8 +25,7 @@ function render() {
 }
 
 function card(route) {
-  const { name, override, paused } = route;
-  const { balance } = inForce(route);
+  const { name, balance, override, paused } = route;
   return h("article", { class: "card", "data-key": name, "aria-label": `Route ${name}` },
     h("div", { class: "title" },
       h("h2", null, name, " ", paused ? pill("paused", "bad") : null, override ? [" ", pill("overridden", "warn")] : null),
@@ -32,15 +39,16 @@ function card(route) {
     flows(name));
 }
 
-function overridden({ tiers, balance, override: { reason, expires_at: end } }) {
+function overridden({ name, override: { reason, expires_at: end } }) {
+  const was = configured.get(name);
   return h("p", { class: "advice" },
     "An operator sends it this way", end ? ` until ${clock(end)}` : ", without an end", reason ? `: “${reason}”` : "", ". ",
-    `As configured: ${tiers.map((tier) => tier.join(", ")).join(" / ")}, ${balance}.`);
+    was ? `As configured: ${was.tiers.map((tier) => tier.join(", ")).join(" / ")}, ${was.balance}.` : null);
 }
 
 /** The tiers of a route, best first: who is in them, and what goes to each now. */
 export function path(route) {
-  const { tiers, weights, balance } = inForce(route);
+  const { tiers, weights, balance } = route;
   const calls = traffic();
   const all = calls && tiers.flat().reduce((sum, id) => sum + (calls.get(id) ?? 0), 0);
   return h("ol", { class: "tiers" }, tiers.map((members, at) => {
@@ -66,8 +74,8 @@ function member(id, weight, rate, all) {
 function flows(name) {
   const now = (rates("failovers_total") ?? []).filter(({ labels, rate }) => labels.route === name && rate > 0);
   if (!now.length) return null;
-  return h("ul", { class: "flows", "aria-label": "Failovers now" }, now.map(({ labels: { from, to, reason }, rate }) =>
-    h("li", null, h("strong", null, from, " → ", to), ` ${perSecond(rate)}: ${from} ${FAILOVER[reason] ?? reason}`)));
+  return h("div", null, h("h3", null, "Failovers of the last seconds"), h("ul", { class: "flows" }, now.map(({ labels: { from, to, reason }, rate }) =>
+    h("li", null, h("strong", null, from, " → ", to), ` ${perSecond(rate)}: ${from} ${FAILOVER[reason] ?? reason}`))));
 }
 
 function clients() {

@@ -14,7 +14,7 @@ const ASK_HIDDEN = 20_000;
 const HELD = 1000;
 
 /** "Now" for rates: the last seconds. */
-const RATE_OVER = 12_000;
+const RATE_OVER = 10_000;
 
 export const seen = {
   providers: null,
@@ -27,7 +27,7 @@ export const seen = {
   events: [],
   /** "open" or "closed". */
   stream: "closed",
-  /** When the router answered last, and what it said since instead of answering. */
+  /** When the router answered last, and its refusal (`Refused`) since. */
   at: null,
   failing: null,
   /** Why a key is needed, if one is. */
@@ -88,7 +88,7 @@ async function ask() {
       following?.abort();
       following = null;
     } else {
-      seen.failing = refused.message;
+      seen.failing = refused;
     }
   }
 }
@@ -164,14 +164,16 @@ export const total = (name) => {
   return samples.length ? samples.reduce((sum, { value }) => sum + value, 0) : null;
 };
 
-/** A route as it is in force: its configuration with the override laid over. */
-export function inForce(route) {
-  const { override } = route;
-  return {
-    tiers: override?.tiers ?? route.tiers,
-    weights: { ...route.weights, ...override?.weights },
-    balance: override?.balance ?? route.balance,
-  };
+/** Since when a provider has not been healthy: what is on probation and ejected again
+ * by turns has been ill since before the latest turn. */
+export function illSince({ id, since }) {
+  let begun = since;
+  for (const { type, provider, part, to, at } of seen.events) {
+    if (type !== "provider.state" || provider !== id || part) continue;
+    if (to === "healthy") break;
+    if (at < begun) begun = at;
+  }
+  return begun;
 }
 
 export const providerOf = (id) => seen.providers?.find((provider) => provider.id === id);

@@ -57,15 +57,15 @@ export function lastError({ last_errors: errors }) {
   return errors.reduce((last, one) => (!last || one.at > last.at ? one : last), null);
 }
 
-/** `503 ServiceUnavailable`. */
-export function vendorSaid({ outcome, status, code, detail }) {
-  const said = [status, code].filter((part) => part !== null && part !== undefined);
-  return said.length ? said.join(" ") : detail ?? outcome;
+/** `503 ServiceUnavailable`; without an answer, `Unavailable (connect)`. */
+export function vendorSaid({ outcome, status, code }) {
+  if (status) return code ? `${status} ${code}` : String(status);
+  return code ? `${outcome} (${code})` : outcome;
 }
 
 /** What can be done about a provider, and where the runbook says more. */
 export function advice({ state, reason }) {
-  if (state === "probing") return "On probation: single deliveries try it, and it takes its share again after three that succeed.";
+  if (state === "probing") return "On probation: single deliveries try it, and it takes its share again after three that succeed. While a better tier takes everything, none comes to it.";
   return ADVICE[reason] ?? "";
 }
 
