@@ -28,7 +28,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{
-    Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, message_view,
+    Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, Wanted, message_view,
     no_message, panicked, unknown_method, unknown_path,
 };
 use crate::clock::Clock;
@@ -220,12 +220,12 @@ async fn message(
 ) -> Result<Response, Problem> {
     let caller = state.authenticator.admin(&headers)?;
     let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
-    let (message, page) = match (id.parse::<MessageId>(), id.parse::<DeliveryId>()) {
-        (Ok(message), _) => (message, page),
-        (_, Ok(delivery)) => (delivery.message(), Page::only(delivery.n().into())),
+    let wanted = match (id.parse::<MessageId>(), id.parse::<DeliveryId>()) {
+        (Ok(message), _) => Wanted::Message(message, page),
+        (_, Ok(delivery)) => Wanted::Delivery(delivery),
         (Err(()), Err(())) => return Err(no_message()),
     };
-    message_view(&state.dispatcher, &state.store, &caller, message, page).await
+    message_view(&state.dispatcher, &state.store, &caller, wanted).await
 }
 
 /// Who may send, and whom an operator has paused.

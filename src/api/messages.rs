@@ -20,7 +20,7 @@ use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
 use super::{ApiState, Shared};
 use crate::dispatch::Dispatcher;
 use crate::intake::time;
-use crate::model::{Message, MessageId, Progress};
+use crate::model::{DeliveryId, Message, MessageId, Progress};
 use crate::store::{Store, StoreError};
 
 /// The longest `?wait=`.
@@ -102,24 +102,42 @@ pub(super) async fn show(
     let query: PageQuery = read::query(request.uri())?;
     let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
     let ApiState { dispatcher, store, .. } = &shared.state;
-    message_view(dispatcher, store, &caller, parse_id(&id)?, page).await
+    message_view(dispatcher, store, &caller, Wanted::Message(parse_id(&id)?, page)).await
+}
+
+/// What of a message is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// It, and a page of its deliveries.
+    Message(MessageId, Page),
+    /// It, and of its deliveries this one.
+    Delivery(DeliveryId),
 }
 
 /// A message as it stands: what both this listener and the operators' one show.
 ///
 /// # Errors
-/// 404 for a message that is not kept, or not this caller's; 503 when the store
+/// 404 for what is not kept, or not this caller's; 503 when the store
 /// cannot be read.
 pub async fn message_view(
     dispatcher: &Dispatcher,
     store: &Arc<dyn Store>,
     caller: &Caller,
-    id: MessageId,
-    page: Page,
+    wanted: Wanted,
 ) -> Result<Response, Problem> {
+    let (id, page, least) = match wanted {
+        Wanted::Message(id, page) => (id, page, 0),
+        Wanted::Delivery(id) => {
+            let place = usize::from(id.n());
+            (id.message(), Page::only(place), place + 1)
+        }
+    };
     // First the dispatcher, then the store: see `view`.
     let live = dispatcher.live(id).await;
     let (message, stored) = stored(store, id, caller).await?;
+    if message.recipients.len() < least {
+        return Err(no_message());
+    }
     let view = Standing::of(&message, &live, &stored).view(page);
     Ok(json(StatusCode::OK, &view))
 }
@@ -148,7 +166,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(&headers)?;
     let id = parse_id(&id)?;
-    let (message, _) = stored(&shared.state.store, id, &caller).await?;
+    let (message, _) = shared.stored(id, &caller).await?;
     let found = shared.state.dispatcher.cancel(id).await;
     if found.cancelled == 0 && found.in_flight == 0 {
         return Err(Problem::new(Code::Settled, "every delivery of this message has settled"));
@@ -165,6 +183,16 @@ pub(super) async fn cancel(
 }
 
 impl Shared {
+    /// A message that this caller may see, and what the store has of its
+    /// deliveries. Another's is as if it were not there.
+    async fn stored(
+        &self,
+        id: MessageId,
+        caller: &Caller,
+    ) -> Result<(Message, Vec<(u16, Progress)>), Problem> {
+        stored(&self.state.store, id, caller).await
+    }
+
     /// Waits for the last delivery, the end of the time or of the server.
     async fn settled_view(
         &self,
@@ -186,8 +214,6 @@ impl Shared {
     }
 }
 
-/// A message that this caller may see, and what the store has of its deliveries.
-/// Another's is as if it were not there.
 async fn stored(
     store: &Arc<dyn Store>,
     id: MessageId,

@@ -39,7 +39,7 @@ impl Page {
     }
 
     /// The one item at this place.
-    pub fn only(at: usize) -> Self {
+    pub(super) fn only(at: usize) -> Self {
         Self { limit: 1, from: at }
     }
 

@@ -281,9 +281,9 @@ async function outage(browser, vendors, { api, admin }) {
 
   await step("explain shows a plan, or says plainly that the router has none", async () => {
     await view(page, "Explain");
-    await page.getByLabel("Recipient's addresses").fill("fcm:hello, ntfy:alice");
+    await page.getByLabel("Or a recipient that might be sent to").fill("fcm:hello, ntfy:alice");
     meant = /404/;
-    await page.getByRole("button", { name: "Explain" }).click();
+    await page.getByRole("button", { name: "Explain", exact: true }).click();
     await page.locator("article, .banner").first().waitFor();
     await shoot(page, "explain");
     meant = null;
@@ -291,10 +291,17 @@ async function outage(browser, vendors, { api, admin }) {
 
   await step("a plan is shown as the contract has it", async () => {
     await page.route("**/admin/v1/explain", (route) => route.fulfill({ json: PLAN }));
-    await page.getByRole("button", { name: "Explain" }).click();
+    await page.getByRole("button", { name: "Explain", exact: true }).click();
     await page.getByRole("table", { name: "Candidates" }).getByText("apns:5c1f09ab").waitFor();
     await page.getByRole("table", { name: "Left out" }).getByText("5 failures in a row").waitFor();
     await shoot(page, "explain-plan");
+    await page.route("**/admin/v1/explain?delivery=*", (route) => route.fulfill({ json: PAST }));
+    await page.getByLabel("A delivery that is there").fill(PAST.deliveries[0].id);
+    await page.getByRole("button", { name: "Explain delivery" }).click();
+    await page.getByText("apns ended Unavailable (503): the next candidate, at once").waitFor();
+    await page.getByText("An operator has paused the route").waitFor();
+    await shoot(page, "explain-past");
+    await page.unroute("**/admin/v1/explain?delivery=*");
     await page.unroute("**/admin/v1/explain");
   });
 
@@ -332,12 +339,12 @@ async function outage(browser, vendors, { api, admin }) {
 
   await step("what is typed and unfolded outlives the page's bringing up to date", async () => {
     await page.goto(`${admin}/#/explain`);
-    await page.getByLabel("Recipient's addresses").fill("fcm:half");
+    await page.getByLabel("Or a recipient that might be sent to").fill("fcm:half");
     await page.locator("form summary").click();
     const asked = page.waitForResponse("**/admin/v1/providers");
     await asked;
     await page.waitForResponse("**/admin/v1/providers");
-    check((await page.getByLabel("Recipient's addresses").inputValue()) === "fcm:half", "what was typed is lost");
+    check((await page.getByLabel("Or a recipient that might be sent to").inputValue()) === "fcm:half", "what was typed is lost");
     check(await page.locator("form details").evaluate((details) => details.open), "what was unfolded is folded");
   });
 
@@ -356,6 +363,19 @@ const PLAN = {
       request: { method: "POST", url: "https://…/3/device/***", headers: { "apns-topic": "com.example.shop", authorization: "***" }, body: { aps: {} } },
     }],
     excluded: [{ provider: "fcm", kind: "fcm", address: "fcm:77aa01c2", reason: "ejected", detail: "5 failures in a row", until: "2026-12-01T08:00:00.000Z" }],
+  }],
+};
+
+/** One that was accepted, with what a router may add. */
+const PAST = {
+  route: "default", paused: "route",
+  deliveries: [{
+    ref: "bob", id: "01a20ee1-c205-7000-a260-323599e94001", state: "waiting", next_at: "2026-12-01T08:00:00.000Z", panic: true,
+    attempts: [
+      { n: 1, provider: "apns", outcome: "Unavailable", moved: null },
+      { n: 2, provider: "fcm", outcome: "Throttled", moved: { from: "apns", reason: "Unavailable", detail: "apns ended Unavailable (503): the next candidate, at once" } },
+    ],
+    candidates: [], excluded: [],
   }],
 };
 

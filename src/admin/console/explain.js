@@ -11,7 +11,6 @@ export const explain = { title: () => "Explain", render, load, submit };
 
 let answer = null;
 let refused = null;
-let asked = null;
 
 /** What an address of a kind is called, where that is not `token`. */
 const NAMES = {
@@ -20,15 +19,13 @@ const NAMES = {
   wns: "channel_uri",
 };
 
+/** Another place, another question. */
 async function load({ parameters: { delivery } }) {
-  if (!delivery || delivery === asked) return;
-  asked = delivery;
-  await ask(`explain?delivery=${encodeURIComponent(delivery)}`);
+  [answer, refused] = [null, null];
+  if (delivery) await ask(`explain?delivery=${encodeURIComponent(delivery)}`);
 }
 
-async function submit({ delivery, to, route, body }) {
-  asked = null;
-  if (delivery?.trim()) return ask(`explain?delivery=${encodeURIComponent(delivery.trim())}`);
+async function submit({ to, route, body }) {
   if (body?.trim()) {
     try {
       return await ask("explain", JSON.parse(body));
@@ -62,19 +59,21 @@ function render({ parameters: { delivery } }) {
   return [
     h("h1", null, "Explain"),
     h("p", { class: "hint" }, "Why a message would go where, as things are now. Nothing is sent or stored."),
+    h("div", { class: "cards" }, h("form", { class: "ask card", "data-to": "explain", autocomplete: "off" },
+      h("label", null, h("span", null, "A delivery that is there"),
+        h("input", { name: "delivery", value: delivery, required: true, placeholder: "delivery id", spellcheck: "false" })),
+      h("p", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Explain delivery"))),
     h("form", { class: "ask card", "data-form": "explain", autocomplete: "off" },
-      h("label", null, h("span", null, "Recipient's addresses"),
+      h("label", null, h("span", null, "Or a recipient that might be sent to"),
         h("input", { name: "to", placeholder: "apns:5c1f09ab…, fcm:e1dJ7…", spellcheck: "false" }),
         h("small", null, "kind:token, a comma between the addresses of one recipient")),
       h("label", null, h("span", null, "Route"),
         h("select", { name: "route" }, h("option", { value: "" }, "the default"),
           seen.routes.map(({ name }) => h("option", { value: name }, name)))),
-      h("label", null, h("span", null, "Or: a delivery that is there"),
-        h("input", { name: "delivery", value: delivery, placeholder: "delivery id", spellcheck: "false" })),
-      h("details", null, h("summary", null, "Or: a whole message as JSON"),
+      h("details", null, h("summary", null, "Or a whole message, as JSON"),
         h("label", null, h("span", null, "Message"),
           h("textarea", { name: "body", rows: 10, spellcheck: "false", placeholder: '{"to":[{"addresses":[{"kind":"fcm","token":"…"}]}],"notification":{"title":"…"}}' }))),
-      h("p", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Explain"))),
+      h("p", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Explain")))),
     h("div", { class: "stack", "aria-live": "polite" }, refused ? sorry(refused) : answer ? plan(answer) : null),
   ];
 }
@@ -87,14 +86,37 @@ function sorry(error) {
   return h("div", { class: "banner warn" }, h("p", null, words), unknown ? null : faults(error));
 }
 
-function plan({ route, deliveries }) {
+/** Beside what the contract promises, a router may say more: what has been tried,
+ * whether an operator has paused it, what could not be done as asked. */
+function plan({ route, paused, deliveries, warnings = [], unresolved = [] }) {
+  const asides = [
+    ...warnings.map(({ pointer, detail }) => `${pointer} ${detail}`),
+    ...unresolved.map(({ user, reason }) => `${user}: ${reason}`),
+  ];
   return [
     h("h2", null, `On route ${route}`),
-    deliveries.map((delivery, at) => h("article", { class: "card" },
-      h("h3", null, delivery.ref ?? `Recipient ${at + 1}`),
-      candidates(delivery.candidates),
-      delivery.excluded.length ? [h("h4", null, "Left out"), excluded(delivery.excluded)] : null)),
+    paused ? h("p", { class: "banner warn" }, `An operator has paused the ${paused}: it would wait.`) : null,
+    asides.length ? h("div", { class: "banner warn" }, h("ul", null, asides.map((text) => h("li", null, text)))) : null,
+    deliveries.map(delivery),
   ];
+}
+
+function delivery({ ref, id, state, next_at: next, attempts = [], panic, candidates: list, excluded: out }, at) {
+  return h("article", { class: "card" },
+    h("h3", null, ref ?? `Recipient ${at + 1}`, state ? [" ", pill(state)] : null,
+      id ? [" ", h("a", { class: "button", href: `#/message/${id}` }, "Timeline")] : null),
+    attempts.length ? [h("h4", null, "How it came here"), tried(attempts)] : null,
+    next ? h("p", null, `It is tried again at ${clock(next)}.`) : null,
+    h("h4", null, "Where it would go now"),
+    panic ? h("p", { class: "banner warn" }, "Every candidate is out; the first is tried to see whether it is back.") : null,
+    candidates(list),
+    out.length ? [h("h4", null, "Left out"), excluded(out)] : null);
+}
+
+function tried(attempts) {
+  const columns = [["Attempt", "number"], ["Provider"], ["Outcome"], ["Why there", "wide"]];
+  return table("Attempts", columns, attempts.map(({ n, provider, outcome, moved }) =>
+    [number(n), provider, pill(outcome), moved ? moved.detail : n === 1 ? "the first candidate" : "–"]));
 }
 
 function candidates(list) {
@@ -106,7 +128,8 @@ function candidates(list) {
     one.share === null || one.share === undefined ? "–" : [bar(one.share), percent(one.share)],
     [pill(one.state), h("div", { class: "dim" }, (one.keys ?? []).map(({ part, state }) => `${part || "whole"}: ${state}`).join(", "))],
     score(one.score),
-    one.request ? h("details", null, h("summary", null, "show"), h("pre", null, JSON.stringify(one.request, null, 2))) : "–",
+    one.request ? h("details", null, h("summary", null, "show"), h("pre", { tabindex: "0" }, JSON.stringify(one.request, null, 2))) 
+      : one.request_problem ?? "–",
   ]));
 }
 

@@ -83,7 +83,7 @@ function shown(id) {
         ["Trace", trace ? h("code", null, trace) : null],
       ])),
     one ? h("p", null, "This is one delivery of it. ", h("a", { href: `#/message/${found.id}` }, "All deliveries")) : null,
-    deliveries.items.length ? deliveries.items.map((item) => delivery(item, found)) : h("p", { class: "hint" }, "The message has no such delivery."),
+    deliveries.items.map((item) => delivery(item, found)),
     deliveries.next && !one ? h("button", { type: "button", "data-do": "more" }, "More deliveries") : null,
   ].flat().filter(Boolean);
 }

@@ -23,7 +23,7 @@ function render() {
   const found = troubles();
   return [
     h("section", { class: `headline ${tone(found)}`, "aria-label": "State" },
-      h("h1", null, seen.failing ? "Last known: " : "", headline(found)),
+      h("h1", { "aria-live": "polite" }, seen.failing ? "Last known: " : "", headline(found)),
       h("p", null, summary())),
     found.length ? h("ul", { class: "troubles", "aria-label": "What needs attention" }, found.map(trouble)) : null,
     figures(),

@@ -8,7 +8,7 @@ import {
   advice, ago, ahead, clock, moment, ms, number, percent, pill, span, WHY, why,
 } from "./words.js";
 
-export const provider = { title: ({ argument }) => argument ?? "Provider", render, load, again: () => false };
+export const provider = { title: ({ argument }) => argument ?? "Provider", render, load };
 
 /** Operators' actions, the latest first. */
 let actions = [];
@@ -95,7 +95,7 @@ function parts({ keys }) {
 function errors({ last_errors: list }) {
   if (!list.length) return h("p", { class: "hint" }, "None since the router started.");
   const latest = [...list].sort((a, b) => b.at.localeCompare(a.at));
-  return table("Last errors", [["When"], ["Outcome"], ["Status"], ["Code"], ["What the vendor said", "wide"]],
+  return table("Last errors", [["When"], ["Outcome", "pair"], ["Status"], ["Code", "wide"], ["What the vendor said", "wide"]],
     latest.map(({ at, outcome, status, code, detail }) => [moment(at), pill(outcome), status ?? "–", code ?? "–", detail && detail !== code ? detail : "–"]));
 }
 

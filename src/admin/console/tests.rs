@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::get;
 use http_body_util::BodyExt;
@@ -12,11 +13,15 @@ use tower::ServiceExt;
 use super::{FILES, asset, page};
 
 async fn fetch(path: &str, if_none_match: Option<&str>) -> (StatusCode, HeaderMap, String) {
-    let router = Router::new().route("/", get(page)).route("/console/{file}", get(asset));
     let mut request = Request::get(path);
     if let Some(tag) = if_none_match {
         request = request.header("if-none-match", tag);
     }
+    send(request).await
+}
+
+async fn send(request: Builder) -> (StatusCode, HeaderMap, String) {
+    let router = Router::new().route("/", get(page)).route("/console/{file}", get(asset));
     let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -38,6 +43,7 @@ async fn every_file_has_its_type_the_policy_and_is_not_sniffed() {
         assert_eq!((status, &*body), (StatusCode::OK, content), "{path}");
         assert_eq!(headers["content-type"], kind, "{path}");
         assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
         assert_eq!(
             headers["content-security-policy"],
             "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -60,6 +66,16 @@ async fn a_file_that_the_browser_has_is_not_sent_again() {
         }
         let (status, _, _) = fetch(&path, Some("\"other\"")).await;
         assert_eq!(status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn head_gives_the_headers_and_nothing_else() {
+    for (path, kind, content) in paths() {
+        let (status, headers, body) = send(Request::head(&*path)).await;
+        assert_eq!((status, &*body), (StatusCode::OK, ""), "{path}");
+        assert_eq!(headers["content-type"], kind, "{path}");
+        assert_eq!(headers["content-length"], content.len().to_string(), "{path}");
     }
 }
 
@@ -87,8 +103,17 @@ fn every_file_of_the_folder_is_served() {
 #[test]
 fn no_file_has_what_the_policy_forbids_or_writes_markup() {
     let forbidden = [
-        " style=", " onclick=", "<style", "innerHTML", "outerHTML", "insertAdjacentHTML",
-        "document.write", "eval(", "new Function", "https://", "setAttribute(\"style\"",
+        " style=",
+        " onclick=",
+        "<style",
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "https://",
+        "setAttribute(\"style\"",
     ];
     for (name, _, content) in FILES {
         for word in forbidden {

@@ -14,7 +14,7 @@ const ASK_HIDDEN = 20_000;
 const HELD = 1000;
 
 /** "Now" for rates: the last seconds. */
-const RATE_OVER = 10_000;
+const RATE_OVER = 6_000;
 
 export const seen = {
   providers: null,
