@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use futures_util::future::BoxFuture;
@@ -28,8 +29,8 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{
-    Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, Wanted, message_view,
-    no_message, panicked, unknown_method, unknown_path,
+    Authenticator, Code, Observe, Page, Parameters, Problem, RequestId, Segment, Wanted,
+    message_view, no_message, panicked, unknown_method, unknown_path,
 };
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Wish};
@@ -130,12 +131,28 @@ pub fn router(state: AdminState) -> Router {
             ServiceBuilder::new()
                 .layer(RequestId)
                 .layer(Observe::new(state.telemetry.clone(), "admin"))
-                .layer(CatchPanicLayer::custom(panicked)),
+                .layer(CatchPanicLayer::custom(panicked))
+                .layer(from_fn(from_here)),
         )
         .with_state(Arc::new(state))
 }
 
 type Shared = State<Arc<AdminState>>;
+
+/// Refuses what another site's page would do through an operator's browser: on
+/// loopback, without clients, there is no key that such a page would lack. Browsers
+/// say on loopback where a request comes from (Fetch Metadata, "The
+/// `Sec-Fetch-Site` HTTP Request Header"); programs do not. What only reads needs
+/// no refusal: the answer is not shown to another site's page.
+async fn from_here(request: Request, next: Next) -> Result<Response, Problem> {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let foreign = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+    if foreign && !request.method().is_safe() {
+        let detail = "another site's page asked for this; open the console itself";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    Ok(next.run(request).await)
+}
 
 async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
     if !state.open_metrics

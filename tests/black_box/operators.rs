@@ -94,6 +94,22 @@ async fn a_message_is_found_by_its_own_id_and_by_that_of_a_delivery() {
 }
 
 #[tokio::test]
+async fn another_sites_page_can_change_nothing_through_an_operators_browser() {
+    let world = World::new().await;
+    let router = world.router();
+    let drain = |site: &'static str| {
+        let url = format!("{}/admin/v1/providers/apns/drain", router.admin());
+        client().post(url).header("sec-fetch-site", site).send()
+    };
+    for foreign in ["cross-site", "same-site"] {
+        assert_eq!(drain(foreign).await.unwrap().status(), StatusCode::FORBIDDEN, "{foreign}");
+    }
+    assert_eq!(router.get("/admin/v1/providers/apns").await["state"], "healthy");
+    assert_eq!(drain("same-origin").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(router.get("/admin/v1/providers/apns").await["state"], "drained");
+}
+
+#[tokio::test]
 async fn clients_are_listed_with_who_is_paused() {
     let world = World::new().await;
     let router = world.router();

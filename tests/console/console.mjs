@@ -2,6 +2,7 @@
 // step says what a person would see; the first that is not seen ends the run.
 
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
 import { device, end, router, send, simulator, traffic, vendor } from "./stage.mjs";
@@ -61,8 +62,22 @@ async function open(browser, origin, options = {}) {
 
 async function fromDisk(route) {
   const name = basename(new URL(route.request().url()).pathname) || "index.html";
-  const response = await route.fetch();
-  await route.fulfill({ response, body: readFileSync(join(CONSOLE_FROM, name)) });
+  try {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: readFileSync(join(CONSOLE_FROM, name)) });
+  } catch {
+    await route.abort("connectionrefused").catch(() => {});
+  }
+}
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Whether people who see or hear less can use it, as far as a program can tell. */
+async function accessible(page, name) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const told = violations.map(({ id, nodes }) => `${id}: ${nodes[0].html} ${nodes[0].failureSummary}`);
+  check(!told.length, `${name} is not accessible:\n${told.join("\n")}`);
 }
 
 /** Four pictures of a view: light and dark, wide and narrow. */
@@ -71,6 +86,7 @@ async function shoot(page, name) {
     await page.setViewportSize({ width, height });
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme });
+      await accessible(page, `${name} (${size}, ${colorScheme})`);
       await page.screenshot({ path: join(SHOTS, `${name}-${size}-${colorScheme}.png`), fullPage: true });
     }
     const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);

@@ -11,6 +11,10 @@ const { PUSHYARD } = process.env;
 const children = [];
 const folder = mkdtempSync(join(tmpdir(), "pushyard-console-"));
 
+// However this process ends.
+process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
+
 /** Starts it, and resolves with the first line of its output that `wanted` takes. */
 function begin(name, args, wanted) {
   const child = spawn(PUSHYARD, args, { stdio: ["ignore", "pipe", "pipe"] });
@@ -89,7 +93,7 @@ export function traffic(api, perSecond) {
 
 export async function end() {
   clearInterval(sending);
-  const ended = children.filter((child) => child.exitCode === null).map((child) => {
+  const ended = children.filter(({ exitCode, signalCode }) => exitCode === null && !signalCode).map((child) => {
     child.removeAllListeners("exit");
     const gone = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGKILL");

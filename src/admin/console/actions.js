@@ -213,7 +213,8 @@ export function act(action, subject, tell) {
 }
 
 /** A refusal in a line; its faults stand below it, where it has any. */
-export const said = ({ message, errors }) => (errors.length ? "Not done:" : `Not done: ${message}.`);
+export const said = ({ status, message, errors }) =>
+  (errors.length ? "Not done:" : status ? `Not done: ${message}.` : `Not known: ${message}.`);
 
 /** The faults of a refused body or file, each with its place. */
 export function faults({ errors }) {

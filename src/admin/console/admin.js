@@ -58,14 +58,17 @@ async function answer(method, path, body) {
   const sent = body === undefined ? {} : { "Content-Type": "application/json" };
   const options = { method, headers: headers(sent), cache: "no-store" };
   if (body !== undefined) options.body = JSON.stringify(body);
-  // A router that hangs must be told from one that has nothing new.
-  options.signal = AbortSignal.timeout(10_000);
+  // A router that hangs must be told from one that has nothing new. What changes
+  // something may take its time: a replay of many is answered when all are on disk.
+  options.signal = AbortSignal.timeout(method === "GET" ? 10_000 : 120_000);
   try {
     const response = await fetch(path, options);
     keepTime(response);
     return response;
   } catch {
-    throw new Refused(0, { detail: "the router does not answer" });
+    const detail = method === "GET" ? "the router does not answer"
+      : "no answer came, so it may have been done all the same: look before you try again";
+    throw new Refused(0, { detail });
   }
 }
 

@@ -82,7 +82,7 @@ function list() {
       key: id,
       cells: [
         moment(at),
-        [ref ? h("strong", null, `${ref} `) : null, h("a", { href: `#/message/${id}`, "aria-label": `Timeline of ${ref ?? id}` }, h("code", null, id))],
+        [ref ? h("strong", null, `${ref} `) : null, h("a", { href: `#/message/${id}`, title: "Its timeline" }, h("code", null, id))],
         client,
         pill(state),
         reason ? [h("code", null, reason), ` ${reasonWords(reason)}`] : "–",

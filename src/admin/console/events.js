@@ -36,7 +36,8 @@ function render() {
       h("button", { type: "button", "data-do": "freeze", "aria-pressed": String(Boolean(frozen)) },
         frozen ? `Go on${fresh > 0 ? ` (${number(fresh)} new)` : ""}` : "Hold still")),
     h("p", { class: "hint" }, `${plural(wanted.length, "event")}, the latest first. The router holds the last 1,000.`),
-    h("ol", { class: "log", role: "log", "aria-live": frozen ? "off" : "polite", "aria-label": "Events" }, wanted.map(told)),
+    h("div", { role: "log", "aria-live": frozen ? "off" : "polite", "aria-label": "Events" },
+      h("ol", { class: "log" }, wanted.map(told))),
   ];
 }
 

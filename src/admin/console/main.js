@@ -39,11 +39,16 @@ function placeOf(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
   const parameters = Object.fromEntries(new URLSearchParams(query));
-  return {
-    view: Object.hasOwn(VIEWS, name) ? name : "overview",
-    argument: decodeURIComponent(rest.join("/")),
-    parameters,
-  };
+  return { view: Object.hasOwn(VIEWS, name) ? name : "overview", argument: decoded(rest.join("/")), parameters };
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    // Typed by hand, with a stray %.
+    return text;
+  }
 }
 
 /** Another place is another page: it begins empty, at its top. */
@@ -146,9 +151,9 @@ document.addEventListener("submit", async (event) => {
     form.reset();
   } else if (form.dataset.form === "door") {
     await rekey(data.key.trim());
-    form.reset();
+    draw();
     if (seen.locked === null) await load();
-    else document.getElementById("key").focus();
+    else document.getElementById("key").select();
   } else if (form.dataset.to) {
     const filled = Object.entries(data).map(([name, text]) => [name, text.trim()]).filter(([, text]) => text);
     const query = new URLSearchParams(filled).toString();

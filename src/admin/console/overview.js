@@ -3,7 +3,7 @@
 
 import { button } from "./actions.js";
 import { h, table } from "./dom.js";
-import { figure, illSince, rates, seen, total, traffic } from "./watch.js";
+import { figure, illSince, orderedBy, rates, seen, total, traffic } from "./watch.js";
 import { path } from "./routes.js";
 import { merged, told } from "./events.js";
 import {
@@ -34,8 +34,8 @@ function render() {
 }
 
 /** What is not as it should be, the worst first:
- * {bad, about, kind, href, state, text, since, turn, until, advice, buttons}, `turn`
- * being when it took this state, where it was ill before. */
+ * {bad, about, kind, href, state, text, since, turn, until, by, advice, buttons},
+ * `turn` being when it took this state, where it was ill before. */
 function troubles() {
   const [stuck, other] = [true, false].map((bad) => ofRoutes().filter((one) => one.bad === bad));
   return [...ofStore(), ...ofAlarms(), ...stuck, ...ofProviders(), ...other, ...ofClients(), ...ofQueue()]
@@ -69,7 +69,7 @@ function ofRoutes() {
     const found = [];
     if (paused) {
       found.push({ ...base, bad: true, state: "paused", text: "An operator has paused it: its deliveries wait.",
-        advice: ADVICE_ROUTE.paused, buttons: [button("resume-route", { id: name })] });
+        by: orderedBy("route", name), advice: ADVICE_ROUTE.paused, buttons: [button("resume-route", { id: name })] });
     } else if (tier === null) {
       found.push({ ...base, bad: true, state: "no way out", text: "No provider of it is usable: its deliveries wait, and expire at the end of their time to live.",
         advice: ADVICE_ROUTE.none, buttons: [button("override", { id: name }, "Override route")] });
@@ -80,7 +80,7 @@ function ofRoutes() {
     if (override) {
       const { reason, expires_at: until } = override;
       found.push({ ...base, bad: false, state: "overridden", text: reason ? `An operator sends it another way: “${reason}”` : "An operator sends it another way.",
-        until, buttons: [button("remove-override", { id: name })] });
+        until, by: orderedBy("route", name), buttons: [button("remove-override", { id: name })] });
     }
     return found;
   });
@@ -93,7 +93,7 @@ function ofProviders() {
     const found = [];
     if (state !== "healthy") {
       found.push({ ...base, bad: state === "ejected", state, text: why(provider), since: illSince(provider), turn: since, until: provider.operator?.until ?? until,
-        advice: advice(provider), buttons: buttons(provider) });
+        by: provider.operator ? orderedBy("provider", id) : null, advice: advice(provider), buttons: buttons(provider) });
     }
     if (ahead(paused)) {
       found.push({ ...base, bad: false, state: "paused", text: "The vendor asked us to wait.", until: paused,
@@ -158,11 +158,12 @@ function summary() {
   ].join(" · ");
 }
 
-function trouble({ bad, about, kind, href, state, text, since, turn, until, advice, buttons }) {
+function trouble({ bad, about, kind, href, state, text, since, turn, until, by, advice, buttons }) {
   const times = [
     since && h("span", null, "since ", moment(since), ` (${ago(since)})`),
     turn && turn !== since && h("span", null, `${state} at `, moment(turn)),
     until && h("span", null, "until ", moment(until)),
+    by && h("span", null, `by ${by}`),
   ].filter(Boolean);
   return h("li", { class: `trouble ${bad ? "bad" : "warn"}`, "data-key": `${kind} ${about} ${state}` },
     h("div", { class: "what" },
@@ -176,6 +177,7 @@ function trouble({ bad, about, kind, href, state, text, since, turn, until, advi
 function figures() {
   const letters = total("dead_letters");
   const oldest = figure("queue_oldest_seconds").map(({ value }) => value);
+  // A delivery is parked for each provider that could take it.
   const parked = Math.max(0, ...seen.providers.map((provider) => provider.parked));
   const sent = rates("deliveries_total")?.filter(({ labels }) => labels.state === "sent")
     .reduce((sum, { rate }) => sum + rate, 0);

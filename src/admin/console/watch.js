@@ -37,7 +37,8 @@ export const seen = {
 const history = [];
 let changed = () => {};
 let timer = null;
-let asking = false;
+let asking = null;
+let oncemore = false;
 let following = null;
 
 /** Begins; `told` is called whenever something may look different. */
@@ -49,16 +50,23 @@ export function start(told) {
   return refresh();
 }
 
-/** Asks now. */
-export async function refresh() {
+/** Asks now; resolves with answers to questions that were put after the call. */
+export function refresh() {
   clearTimeout(timer);
-  if (asking) return;
-  asking = true;
+  oncemore = Boolean(asking);
+  asking ??= round();
+  return asking;
+}
+
+async function round() {
   try {
-    await ask();
+    do {
+      oncemore = false;
+      await ask();
+    } while (oncemore);
   } finally {
-    asking = false;
-    if (!seen.locked) timer = setTimeout(refresh, document.hidden ? ASK_HIDDEN : ASK_EVERY);
+    asking = null;
+    if (seen.locked === null) timer = setTimeout(refresh, document.hidden ? ASK_HIDDEN : ASK_EVERY);
     changed();
   }
 }
@@ -175,6 +183,10 @@ export function illSince({ id, since }) {
   }
   return begun;
 }
+
+/** Who ordered what is in force, where the router still holds the event. */
+export const orderedBy = (subject, id) =>
+  seen.events.find((event) => event.by && event[subject] === id)?.by;
 
 export const providerOf = (id) => seen.providers?.find((provider) => provider.id === id);
 
