@@ -329,6 +329,18 @@ async function outage(browser, vendors, { api, admin }) {
     check((await page.locator("main img").count()) === 0, "data became markup");
   });
 
+  await step("a vendor that asks us to wait is shown as paused, with the end of it", async () => {
+    await page.goto(`${admin}/#/overview`);
+    await vendor(vendors.control, "ntfy", { mode: "throttling", retry_after_s: 30 });
+    await send(api, [{ kind: "ntfy", topic: "alice" }], { ttl: "10s" });
+    const trouble = page.locator(".trouble", { hasText: "ntfy" });
+    await trouble.getByText("The vendor asked us to wait.").waitFor();
+    await row(page, "ntfy").getByText("paused").waitFor();
+    await trouble.getByText(/until \d\d:\d\d:\d\d/).first().waitFor();
+    await shoot(page, "overview-throttled");
+    await vendor(vendors.control, "ntfy", { mode: "healthy" });
+  });
+
   await step("everything can be done by keyboard, and the focus is seen", async () => {
     await page.goto(`${admin}/#/overview`);
     await row(page, "ntfy").waitFor();

@@ -107,7 +107,7 @@ export async function metrics() {
 }
 
 /** Samples of the Prometheus text format. */
-export function samples(text) {
+function samples(text) {
   const found = [];
   for (const line of text.split("\n")) {
     const parts = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line);

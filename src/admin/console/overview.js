@@ -7,7 +7,7 @@ import { figure, illSince, orderedBy, rates, seen, total, traffic } from "./watc
 import { path } from "./routes.js";
 import { merged, told } from "./events.js";
 import {
-  ADVICE_ROUTE, ALARMS, advice, ago, ahead, clock, moment, ms, number, percent, perSecond, pill,
+  ADVICE_ROUTE, ALARMS, advice, ago, ahead, carries, clock, moment, ms, number, percent, perSecond, pill,
   plural, rank, span, why,
 } from "./words.js";
 
@@ -148,7 +148,7 @@ function headline(found) {
 }
 
 function summary() {
-  const usable = seen.providers.filter(({ state }) => ["healthy", "degraded"].includes(state)).length;
+  const usable = seen.providers.filter(carries).length;
   const sum = (name) => rates(name)?.reduce((total, { rate }) => total + rate, 0);
   const moves = sum("failovers_total");
   return [
@@ -210,7 +210,7 @@ function providerTable() {
   ];
   const order = [...seen.providers].sort((a, b) => rank(a.state) - rank(b.state));
   return table("Providers", columns, order.map((provider) => {
-    const { id, kind, state, until, window, latency_ms: latency, in_flight, limit, parked, operator } = provider;
+    const { id, kind, state, until, paused_until: paused, window, latency_ms: latency, in_flight, limit, parked, operator } = provider;
     const end = operator?.until ?? until;
     const called = window.successes + window.failures > 0;
     return {
@@ -218,7 +218,8 @@ function providerTable() {
       class: state,
       cells: [
         [h("a", { href: `#/provider/${encodeURIComponent(id)}`, class: "name" }, id), kind === id ? null : h("span", { class: "dim" }, ` ${kind}`)],
-        [pill(state), " ", h("span", { class: "why" }, why(provider)), end && state !== "healthy" ? h("span", { class: "dim" }, ` until ${clock(end)}`) : null],
+        [pill(state), " ", h("span", { class: "why" }, why(provider)), end && state !== "healthy" ? h("span", { class: "dim" }, ` until ${clock(end)}`) : null,
+          ahead(paused) ? [" ", pill("paused", "warn"), h("span", { class: "dim" }, ` by the vendor until ${clock(paused)}`)] : null],
         [moment(illSince(provider), ago(illSince(provider)))],
         calls ? perSecond(calls.get(id) ?? 0) : "–",
         called ? percent(window.ratio) : h("span", { class: "dim" }, "no calls"),

@@ -4,7 +4,7 @@
 import { button } from "./actions.js";
 import { bar, h, table } from "./dom.js";
 import { asked, providerOf, rates, seen, traffic } from "./watch.js";
-import { carries, clock, FAILOVER, percent, perSecond, pill } from "./words.js";
+import { ahead, carries, clock, FAILOVER, percent, perSecond, pill } from "./words.js";
 
 export const routes = { title: () => "Routes", render, load };
 
@@ -64,7 +64,7 @@ function member(id, weight, rate, all) {
   const share = all ? rate / all : 0;
   return h("li", { class: provider && carries(provider) ? "member" : "member out" },
     h("a", { href: `#/provider/${encodeURIComponent(id)}`, class: "name" }, id), " ",
-    provider ? pill(provider.state) : null,
+    provider ? h("span", null, pill(provider.state), ahead(provider.paused_until) ? [" ", pill("paused", "warn")] : null) : null,
     weight !== null && weight !== 1 ? h("span", { class: "dim" }, ` weight ${weight}`) : null,
     bar(share),
     h("span", { class: "rate" }, all === null ? "–" : `${perSecond(rate)}${all ? ` · ${percent(share)}` : ""}`));

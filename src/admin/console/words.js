@@ -53,7 +53,7 @@ export function why(provider) {
 const quoted = (text) => (text ? `“${text}”` : "");
 
 /** The latest error: the API says that it is a list, not in which order. */
-export function lastError({ last_errors: errors }) {
+function lastError({ last_errors: errors }) {
   return errors.reduce((last, one) => (!last || one.at > last.at ? one : last), null);
 }
 
@@ -163,13 +163,6 @@ export function ms(value) {
 export function perSecond(value) {
   if (!known(value)) return "–";
   return `${value > 0 && value < 10 ? value.toFixed(1) : number(value)}/s`;
-}
-
-export function bytes(value) {
-  if (!known(value)) return "–";
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const at = Math.min(Math.floor(Math.log2(Math.max(value, 1)) / 10), units.length - 1);
-  return `${(value / 1024 ** at).toFixed(at && value / 1024 ** at < 10 ? 1 : 0)} ${units[at]}`;
 }
 
 /** Seconds as people say them. */
