@@ -10,6 +10,7 @@ use bytes::Bytes;
 use pushyard_providers::{Notification, Outcome};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Report;
@@ -77,7 +78,7 @@ fn meaning(reason: &ErrorReason) -> (u16, Outcome) {
 }
 
 pub async fn compare(report: &mut Report) {
-    let (endpoint, ca) = stand_in().await;
+    let (endpoint, ca, _stand_in) = stand_in().await;
     let provider = ours::apns(Some(endpoint), Some(ca));
     let shown = Notification { title: Some("Paid".into()), ..Notification::default() };
     let push = ours::push(Some(shown), &[], None);
@@ -107,7 +108,8 @@ pub async fn compare(report: &mut Report) {
 const GONE_AT: u64 = 1_508_249_865_488;
 
 /// APNs as far as it answers what the token says, in hex: a status and a reason.
-async fn stand_in() -> (url::Url, String) {
+/// It ends with the set.
+async fn stand_in() -> (url::Url, String, JoinSet<()>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -121,10 +123,12 @@ async fn stand_in() -> (url::Url, String) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("a bound socket").port();
-    tokio::spawn(async move {
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((socket, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let Ok(socket) = acceptor.accept(socket).await else { return };
                 let Ok(mut connection) = h2::server::handshake(socket).await else { return };
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -138,7 +142,7 @@ async fn stand_in() -> (url::Url, String) {
         }
     });
     let url = format!("https://localhost:{port}").parse().expect("a URL");
-    (url, made.cert.pem())
+    (url, made.cert.pem(), serving)
 }
 
 fn said(path: &str) -> (u16, Value) {
