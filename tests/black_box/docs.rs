@@ -9,6 +9,7 @@
 //! - `scenario`: no configuration but a game day, which the command line reads.
 //!
 //! `/metrics` of a running router is compared with `docs/metrics.md`, names and labels.
+//! Links between documents, and sections that code comments cite, must be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,6 +29,7 @@ use pushyard_providers::clock::Clock;
 use serde_json::json;
 
 use super::harness::{World, apns, fcm, message, run};
+use crate::house::rust_files;
 
 /// What a block may continue, by the word in its fence.
 const BASES: [(&str, &str); 3] = [
@@ -242,6 +244,73 @@ fn a_wrong_block_is_told_with_its_place() {
     assert_eq!(told(1), "page.md:15: providers.apns: is in no route and will get nothing");
     assert_eq!(told(2), "page.md:21: the fence says \"later\", which is no base");
     assert!(told(3).contains("expected a string"), "{}", told(3));
+}
+
+/// A heading as links name it: lower case, words joined, the rest left out.
+fn anchors(document: &str) -> Vec<String> {
+    let headings = document.lines().filter_map(|line| line.strip_prefix('#'));
+    let slug = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>()
+    };
+    headings.map(|heading| slug(heading).replace(' ', "-")).collect()
+}
+
+/// What links of a document lead nowhere.
+fn dead_links(file: &str, document: &str) -> Vec<String> {
+    let targets = document.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let inner = targets.filter(|target| !target.contains("://"));
+    let dead = inner.filter(|target| {
+        let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let path = match path {
+            "" => root().join(file),
+            path => root().join(file).parent().unwrap().join(path),
+        };
+        let Ok(text) = fs::read_to_string(path) else { return true };
+        !anchor.is_empty() && !anchors(&text).iter().any(|known| known == anchor)
+    });
+    dead.map(|target| format!("{file}: {target} leads nowhere")).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut documents = documents();
+    for name in ["ARCHITECTURE.md", "CHANGELOG.md"] {
+        documents.push((name.to_owned(), fs::read_to_string(root().join(name)).unwrap()));
+    }
+    let dead: Vec<String> =
+        documents.iter().flat_map(|(file, text)| dead_links(file, text)).collect();
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+    let told = dead_links(
+        "docs/metrics.md",
+        "[a](runbook.md#network) [b](gone.md) [c](#metrics) [d](#no)",
+    );
+    assert_eq!(
+        told,
+        ["docs/metrics.md: gone.md leads nowhere", "docs/metrics.md: #no leads nowhere"]
+    );
+}
+
+#[test]
+fn sections_that_the_code_cites_are_there() {
+    const CITED: &str = "docs/semantics.md, \"";
+    let semantics = fs::read_to_string(root().join("docs/semantics.md")).unwrap();
+    let known =
+        |title: &str| semantics.lines().any(|line| line.trim_start_matches('#').trim() == title);
+    let mut cited = 0;
+    for (file, text) in ["src", "providers/src", "simulator/src", "tests"].map(rust_files).concat()
+    {
+        for rest in text.split(CITED).skip(1) {
+            // One that is broken over two lines cannot be compared.
+            let Some((title, _)) = rest.split_once('"').filter(|(title, _)| !title.contains('\n'))
+            else {
+                continue;
+            };
+            cited += 1;
+            assert!(known(title), "{file} cites {title:?}, which docs/semantics.md has not");
+        }
+    }
+    assert!(cited > 10, "{cited}");
 }
 
 /// Metrics and their labels as `docs/metrics.md` has them.
