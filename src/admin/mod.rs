@@ -205,9 +205,15 @@ async fn routes(
 }
 
 async fn reload(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
-    state.authenticator.admin(&headers)?;
+    let caller = state.authenticator.admin(&headers)?;
     match (state.reload)().await {
-        Ok(reloaded) => Ok(axum::Json(reloaded).into_response()),
+        Ok(reloaded) => {
+            if !reloaded.unchanged {
+                let changed = reloaded.changed.join(", ");
+                audit::record(&state, &caller, "reload".to_owned(), Some(changed)).await?;
+            }
+            Ok(axum::Json(reloaded).into_response())
+        }
         Err(errors) => Ok(invalid_config(&errors)),
     }
 }
