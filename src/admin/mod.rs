@@ -18,9 +18,9 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use futures_util::future::BoxFuture;
 use pushyard_providers::stream::Hub;
 use serde::Deserialize;
@@ -87,8 +87,12 @@ pub struct AdminState {
     pub clock: Arc<Clock>,
 }
 
-/// All routes of the admin listener.
-pub fn router(state: AdminState) -> Router {
+/// All routes of the admin listener. `explain` explains messages to those who may
+/// use it.
+pub fn router(state: AdminState, explain: MethodRouter) -> Router {
+    let explain = Router::new()
+        .route("/admin/v1/explain", explain)
+        .layer(from_fn_with_state(Arc::clone(&state.authenticator), only_operators));
     let wish = |wish| post(move |s, h, id, body| operate::provider(s, h, id, body, wish));
     let pause_route =
         |paused| post(move |s, h, name, body| operate::route_pause(s, h, name, body, paused));
@@ -125,6 +129,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/dead-letters/{id}/replay", post(dead_letters::replay))
         .route("/admin/v1/log", put(log::put))
         .route("/admin/v1/audit", get(audit::list))
+        .merge(explain.with_state(()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(
@@ -151,6 +156,15 @@ async fn from_here(request: Request, next: Next) -> Result<Response, Problem> {
         let detail = "another site's page asked for this; open the console itself";
         return Err(Problem::new(Code::Forbidden, detail));
     }
+    Ok(next.run(request).await)
+}
+
+async fn only_operators(
+    State(authenticator): State<Arc<Authenticator>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    authenticator.admin(request.headers())?;
     Ok(next.run(request).await)
 }
 

@@ -29,6 +29,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, post};
 use pushyard_providers::stream::Tokens;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -95,8 +96,9 @@ struct Shared {
     openapi: Bytes,
 }
 
-/// All routes of the api listener.
-pub fn router(state: ApiState) -> Router {
+/// All routes of the api listener; and the explanation of messages alone, for
+/// listeners whose callers may ask for nothing else.
+pub fn routers(state: ApiState) -> (Router, MethodRouter) {
     let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(messages::submit, list::list))
         .routes(routes!(batch::submit))
@@ -127,9 +129,12 @@ pub fn router(state: ApiState) -> Router {
         openapi: document.into(),
         state,
     };
-    routes
+    let shared = Arc::new(shared);
+    let explain = post(explain::explain).with_state(Arc::clone(&shared));
+    let router = routes
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method)
         .layer(layers)
-        .with_state(Arc::new(shared))
+        .with_state(shared);
+    (router, explain)
 }

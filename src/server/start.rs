@@ -231,9 +231,9 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     }
     let (api_at, admin_at) = (local(&api), local(&admin));
     let limits = settings.limits;
-    let router = api::router(api_state);
+    let (router, explain) = api::routers(api_state);
     listeners.spawn(listener::serve(api, router, limits, api_tls, stop.clone()));
-    let router = admin::router(admin_state);
+    let router = admin::router(admin_state, explain);
     listeners.spawn(listener::serve(admin, router, limits, admin_tls, stop.clone()));
     let stream = stream_at.map(tracing::field::display);
     info!(api = %api_at, admin = %admin_at, stream, "ready");

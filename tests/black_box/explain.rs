@@ -5,7 +5,7 @@ use pushyard_simulator::{Behaviour, Mode};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Router, World, apns, fcm, message, only, run};
+use super::harness::{Router, World, apns, client, fcm, message, only, run};
 
 const PATH: &str = "/v1/messages/explain";
 
@@ -160,4 +160,25 @@ async fn bad_input_is_refused_as_for_a_message_and_by_the_command_line() {
     assert_eq!(bad.0, Some(1), "{bad:?}");
     assert!(bad.2.contains("/to/0/addresses/0/token"), "{bad:?}");
     assert_eq!((both.0, mixed.0), (Some(2), Some(2)), "{both:?} {mixed:?}");
+}
+
+#[tokio::test]
+async fn operators_explain_on_their_own_listener_and_nobody_else_does() {
+    let world = World::new().await;
+    world.configure(
+        "[[clients]]\nname = \"ops\"\nkey = \"key-of-the-operators\"\nadmin = true\n\
+         [[clients]]\nname = \"shop\"\nkey = \"key-of-the-web-shop\"\n",
+    );
+    let router = world.router().with_key("key-of-the-operators");
+    let url = format!("{}/admin/v1/explain", router.admin());
+    let ask = |key: &str| {
+        let body = message(&[apns("phone"), fcm("phone")]);
+        client().post(&url).bearer_auth(key).json(&body).send()
+    };
+    let answer = ask("key-of-the-operators").await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let told: Value = answer.json().await.unwrap();
+    assert_eq!(told["deliveries"][0]["candidates"][0]["provider"], "apns", "{told}");
+    assert_eq!(ask("key-of-the-web-shop").await.unwrap().status(), 403);
+    assert_eq!(ask("key-of-nobody-at-all").await.unwrap().status(), 401);
 }

@@ -79,11 +79,7 @@ function render({ parameters: { delivery } }) {
 }
 
 function sorry(error) {
-  const unknown = error.status === 405 || (error.status === 404 && !/delivery|message/.test(error.message));
-  const words = unknown
-    ? "This router cannot explain: it has no such call. Its message view and its events say why a push moved."
-    : said(error);
-  return h("div", { class: "banner warn" }, h("p", null, words), unknown ? null : faults(error));
+  return h("div", { class: "banner warn" }, h("p", null, said(error)), faults(error));
 }
 
 /** Beside what the contract promises, a router may say more: what has been tried,

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
+use crate::api::{ApiState, Authenticator, Client, KeyHash, routers};
 use crate::clock::{Clock, Utc};
 use crate::dispatch::{
     Cancelled, Command, Dispatcher, Engine, Limits, Received, Rejected, Replayed, Settings,
@@ -431,7 +431,7 @@ impl House {
         driver.spawn(drive(inbox, Arc::clone(&world)));
         let (clock, closed) = (Arc::new(Clock::default()), CancellationToken::new());
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
-        let router = router(ApiState {
+        let (router, _) = routers(ApiState {
             stream_tokens: Some(Arc::new(Tokens::new(b"secret"))),
             catalog: Arc::new(ArcSwap::from_pointee(catalog())),
             dispatcher: Dispatcher::new(commands),
