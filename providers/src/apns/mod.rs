@@ -81,6 +81,9 @@ const CHANNEL_ID: HeaderName = HeaderName::from_static("apns-channel-id");
 /// takes several connections to keep a batch moving then.
 const MAX_CONNECTIONS: usize = 16;
 
+/// Apple: check the health of a connection that was idle for about an hour.
+const IDLE_PING: Duration = Duration::from_secs(45 * 60);
+
 /// PINGs that come more often are answered with GOAWAY; Apple names no figure.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -137,6 +140,8 @@ impl Apns {
                 max_connections: context.connections.max(MAX_CONNECTIONS),
                 stream_limit: None,
                 one_stream_first: matches!(login, Login::Token(_)),
+                ping_interval: PING_INTERVAL,
+                idle_ping: Some(IDLE_PING),
             }),
             place,
         };
@@ -254,8 +259,10 @@ impl Apns {
                 answer
             }
             Err(failure) => match target {
-                Target::Device(_) => Answer::from(&failure),
-                Target::Channel(_) => Answer::from(&failure).about(self.part(&call.address)),
+                Target::Channel(_) if !failure.again => {
+                    Answer::from(&failure).about(self.part(&call.address))
+                }
+                Target::Device(_) | Target::Channel(_) => Answer::from(&failure),
             },
         };
         answer.credential = generation;
@@ -384,7 +391,7 @@ impl Provider for Apns {
     }
 
     fn sound(&self) -> BoxFuture<'_, ()> {
-        join_all(self.sites().map(|site| site.pool.sound(PING_INTERVAL))).map(|_| ()).boxed()
+        join_all(self.sites().map(|site| site.pool.sound())).map(|_| ()).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

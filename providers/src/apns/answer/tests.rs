@@ -258,8 +258,12 @@ fn two_answers_leave_the_call_something_to_do() {
 #[test]
 fn a_call_without_an_answer_is_unavailable_only_when_surely_unprocessed() {
     for (processed, outcome) in [(No, Unavailable), (Maybe, Ambiguous)] {
-        let answer =
-            Answer::from(&Failure { processed, code: "reset", detail: "stream reset".to_owned() });
+        let answer = Answer::from(&Failure {
+            processed,
+            code: "reset",
+            detail: "stream reset".to_owned(),
+            again: false,
+        });
         assert_eq!((answer.outcome, answer.processed), (outcome, processed));
         assert_eq!(answer.code.as_deref(), Some("reset"));
         assert_eq!(answer.status, None);

@@ -219,7 +219,7 @@ impl State {
             .map(|offset| &self.open[self.turn.wrapping_add(offset) % count])
             .filter(|connection| connection.in_flight() < connection.limit())
             .min_by_key(|connection| connection.in_flight())?;
-        connection.take_stream();
+        connection.take_stream(self.used);
         connection.used_ms.store(self.used.as_millis() as u64, Ordering::Relaxed);
         Some(connection.clone())
     }
@@ -272,6 +272,6 @@ impl Backoff {
     fn failure(&self) -> Failure {
         let last = self.last.as_ref().map_or("", |failure| &failure.detail);
         let detail = format!("not trying again yet; last: {last}");
-        Failure { processed: Processed::No, code: "connect", detail }
+        Failure { processed: Processed::No, code: "connect", detail, again: false }
     }
 }
