@@ -204,8 +204,9 @@ impl Apns {
             headers.insert(EXPIRATION, call.expires_at.into());
         }
         payload::check_broadcast(encoded, &headers)?;
-        let channel = HeaderValue::from_str(channel)
+        let mut channel = HeaderValue::from_str(channel)
             .map_err(|_| Invalid::new("bad_address", "the channel cannot stand in a header"))?;
+        channel.set_sensitive(true);
         headers.insert(CHANNEL_ID, channel);
         let mut id = delivery_id(call)?;
         id.set_sensitive(true);

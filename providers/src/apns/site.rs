@@ -3,9 +3,9 @@
 //!
 //! Apple's pages name two hosts for broadcasts, the one of device pushes in their
 //! prose and one of its own in their worked examples. The latter is the default
-//! and `broadcast_endpoint` another; whoever sets `endpoint` and not that means
-//! both, for a proxy that broadcasts go around would be none. Each origin has its
-//! own connections, so that trouble with one host is not taken for the other's.
+//! and `broadcast_endpoint` another. Whoever sets `endpoint` and not that means
+//! both, for a proxy that broadcasts go around would be none; unless it is Apple's
+//! own on its second port (2197). Each origin has its own connections, so that trouble with one host is not taken for the other's.
 
 use bytes::Bytes;
 use http::Uri;
@@ -122,6 +122,7 @@ impl Place {
 
 /// The places of device pushes and of broadcasts, as the settings have them.
 pub(super) fn places(context: &Context) -> Result<(Place, Place), Vec<SettingError>> {
+    let own = context.endpoint.as_ref().filter(|endpoint| !is_apples(endpoint));
     let sandbox = context.values.text("environment") == Some("sandbox");
     let parsed = |key, text: &str| {
         Url::parse(text).map_err(|error| SettingError::new(key, error.to_string()))
@@ -132,7 +133,7 @@ pub(super) fn places(context: &Context) -> Result<(Place, Place), Vec<SettingErr
     };
     let devices = devices.and_then(|origin| Place::new("endpoint", origin));
     let key = "broadcast_endpoint";
-    let broadcasts = match (context.values.text(key), &context.endpoint) {
+    let broadcasts = match (context.values.text(key), own) {
         (Some(text), _) => parsed(key, text).and_then(|origin| Place::new(key, origin)),
         (None, Some(_)) => devices.clone(),
         (None, None) => parsed(key, if sandbox { BROADCAST_SANDBOX } else { BROADCAST })
@@ -145,6 +146,10 @@ pub(super) fn places(context: &Context) -> Result<(Place, Place), Vec<SettingErr
         (Err(one), Err(other)) if one == other => Err(vec![one]),
         (Err(one), Err(other)) => Err(vec![one, other]),
     }
+}
+
+fn is_apples(endpoint: &Url) -> bool {
+    endpoint.host_str().is_some_and(|host| host.ends_with(".push.apple.com"))
 }
 
 /// A place with its connections.

@@ -276,6 +276,12 @@ fn broadcasts_go_where_they_are_told() {
         (None, vec![own.clone()], "https://proxy.example/broadcasts/4"),
         (endpoint(), vec![own], "https://proxy.example/broadcasts/4"),
         (endpoint(), vec![], "https://127.0.0.1:2197/apple/4"),
+        // Apple's second port is for devices.
+        (
+            Some("https://api.push.apple.com:2197".parse().unwrap()),
+            vec![],
+            "https://api-broadcast.push.apple.com/4",
+        ),
     ] {
         let values = [with_key(), more].concat();
         let provider = Apns::new(&Context { endpoint, ..context(&values) }).unwrap();
