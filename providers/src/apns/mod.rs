@@ -387,8 +387,12 @@ impl Provider for Apns {
         }
     }
 
+    /// By the host of devices while calls to it are under way, else by that of
+    /// broadcasts: what one says must not hide the other's silence, and that of
+    /// broadcasts alone must not stop pushes to devices.
     fn heard(&self) -> Option<Instant> {
-        self.sites().map(|site| site.pool.heard()).max()
+        let asked = self.sites().find(|site| site.pool.is_busy()).unwrap_or(&self.devices);
+        Some(asked.pool.heard())
     }
 
     fn sound(&self) -> BoxFuture<'_, ()> {

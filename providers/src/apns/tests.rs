@@ -472,6 +472,44 @@ async fn a_call_is_answered_and_a_connection_of_another_key_is_left() {
 }
 
 #[tokio::test]
+async fn a_broadcast_that_is_answered_does_not_hide_the_silence_of_the_host_of_devices() {
+    let (devices, broadcasts) =
+        (Listener::bind(0, &[b"h2"]).await, Listener::bind(0, &[b"h2"]).await);
+    let at = |listener: &Listener| format!("https://127.0.0.1:{}", listener.port());
+    let own = ("broadcast_endpoint", text(&at(&broadcasts)));
+    let provider = Apns::new(&Context {
+        endpoint: Some(at(&devices).parse().unwrap()),
+        ca: Some([&devices.ca[..], &broadcasts.ca].concat()),
+        ..context(&[with_key(), vec![own]].concat())
+    })
+    .unwrap();
+    let to_device = call(&provider, None);
+    let mut unanswered = provider.send(&to_device);
+    let mut peer = tokio::select! {
+        answer = &mut unanswered => unreachable!("nobody answered: {answer:?}"),
+        peer = async {
+            let mut peer = devices.accept(100).await;
+            peer.request().await;
+            peer.requests_until_now().await;
+            peer
+        } => peer,
+    };
+    let heard = provider.heard();
+    let to_channel = broadcast(&provider, UPDATE);
+    let (answer, _kept) = tokio::join!(provider.send(&to_channel), async {
+        let mut peer = broadcasts.accept(100).await;
+        let stream = peer.request().await;
+        peer.answer(stream, 200).await;
+        peer
+    });
+    assert_eq!(answer.outcome, Outcome::Accepted);
+    assert_eq!(provider.heard(), heard, "devices are waiting");
+    peer.answer(1, 200).await;
+    assert_eq!(unanswered.await.outcome, Outcome::Accepted);
+    assert!(provider.heard() > heard);
+}
+
+#[tokio::test]
 async fn a_probe_opens_a_connection_and_sends_nothing() {
     let listener = Listener::bind(0, &[b"h2"]).await;
     let provider = at_peer(&listener).await;

@@ -237,6 +237,11 @@ impl Pool {
         (self.shared.born + heard).into_std()
     }
 
+    /// Whether calls are under way, with or without a stream.
+    pub fn is_busy(&self) -> bool {
+        self.shared.state().is_busy()
+    }
+
     /// Opens no further stream on this connection and closes it when its
     /// streams have ended.
     pub fn retire(&self, connection: ConnectionId) {

@@ -185,6 +185,12 @@ impl State {
         Next { failed, failure: Some(shut()), ..Next::default() }
     }
 
+    /// Whether a call has a stream or waits for one.
+    pub(super) fn is_busy(&self) -> bool {
+        let mut connections = self.open.iter().chain(&self.draining);
+        !self.waiters.is_empty() || connections.any(|connection| connection.in_flight() > 0)
+    }
+
     /// Whether nothing is open any more, nor being opened.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.draining.is_empty() && !self.opening
