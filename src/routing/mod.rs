@@ -16,6 +16,7 @@ mod hold;
 mod latency;
 mod limits;
 mod plan;
+mod ramp;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,9 +28,9 @@ pub use board::{
 pub use budget::{Over, Spending, Spent};
 pub use catalog::{Built, Catalog, Serves};
 pub use gone::GoneVerdict;
-pub use health::{Cause, Gate, Health, Move, Status};
+pub use health::{Cause, Gate, Health, Move, Pass, Status};
 pub use hold::{Hold, OverrideSpec, Overrides};
-pub use plan::{Ask, Candidate, Own, Plan, Shape, plan};
+pub use plan::{Ask, Candidate, Own, Plan, Shape, last_choice, plan};
 pub use settings::{
     Balance, Budget, HealthSettings, Member, Period, ProbeSettings, ProviderIndex,
     ProviderSettings, Rate, RetrySettings, Route,

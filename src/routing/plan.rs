@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::board::{Board, Closed, Keys, LeftOut};
 use super::budget::Over;
 use super::catalog::{Catalog, Serves};
+use super::health::Pass;
 use super::{Balance, ProviderIndex};
 use crate::clock::Utc;
 use crate::model::Recipient;
@@ -52,6 +53,9 @@ pub struct Shape {
     pub route_index: Option<u16>,
     /// How its tiers share.
     pub balance: Balance,
+    /// Whether these deliveries must not be sent twice: a canary that ends in
+    /// silence would end them.
+    pub at_most_once: bool,
     /// In the order of the route's tiers, then of the addresses.
     pub candidates: Vec<Candidate>,
 }
@@ -100,6 +104,7 @@ impl Shape {
             route: route.clone(),
             route_index: found.map(|at| at as u16),
             balance: found.map(|at| catalog.routes[at].balance).unwrap_or_default(),
+            at_most_once: false,
             candidates,
         }
     }
@@ -107,7 +112,8 @@ impl Shape {
 
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {
-        self.route == other.route && self.candidates == other.candidates
+        (&self.route, self.at_most_once) == (&other.route, other.at_most_once)
+            && self.candidates == other.candidates
     }
 }
 
@@ -115,7 +121,7 @@ impl Eq for Shape {}
 
 impl Hash for Shape {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.route.hash(state);
+        (&self.route, self.at_most_once).hash(state);
         for candidate in &self.candidates {
             (candidate.provider, candidate.address, &candidate.keys).hash(state);
         }
@@ -162,6 +168,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the first may pass.
+    pub fn pass(&self) -> Pass {
+        if self.panic { Pass::Panic } else { Pass::Usual }
+    }
+
     /// When time alone may make a left-out candidate usable; `None`: something
     /// must happen first.
     pub fn look_again(&self) -> Option<Instant> {
@@ -171,9 +182,9 @@ impl Plan {
 
 /// See the module. `chance` draws numbers in 0..1.
 pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Plan {
-    let mut plan = filter(ask, board, false);
+    let mut plan = filter(ask, board, Pass::Usual);
     if plan.order.is_empty() && may_panic(ask, board, &plan) {
-        let second = filter(ask, board, true);
+        let second = filter(ask, board, Pass::Panic);
         if !second.order.is_empty() {
             plan = Plan { panic: true, ..second };
         }
@@ -184,6 +195,20 @@ pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Pl
     plan
 }
 
+/// Where a delivery whose life is nearly over is tried once more; `None` where a
+/// candidate is usable, or nothing lets it through.
+pub fn last_choice(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Option<u8> {
+    let usual = filter(ask, board, Pass::Usual);
+    if !usual.order.is_empty() || !may_panic(ask, board, &usual) {
+        return None;
+    }
+    let mut last = filter(ask, board, Pass::LastTry).order;
+    if last.len() > 1 {
+        sort(ask, board, &mut last, chance);
+    }
+    last.first().copied()
+}
+
 /// Panic only where an ejection is what keeps the delivery from going.
 fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
     plan.left_out.iter().any(|(n, closed)| {
@@ -192,7 +217,7 @@ fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
     })
 }
 
-fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
+fn filter(ask: &Ask<'_>, board: &Board, pass: Pass) -> Plan {
     let mut plan = Plan::default();
     for (n, candidate) in ask.shape.candidates.iter().enumerate() {
         let closed = match (ask.own)(n) {
@@ -200,7 +225,7 @@ fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
             Own::Free if board.over_budget(candidate.provider, ask.utc) == Over::Hard => {
                 Some(Closed { why: LeftOut::Budget, at: None })
             }
-            Own::Free => board.open(&candidate.keys, panic, ask.now).err(),
+            Own::Free => board.open(&candidate.keys, pass, ask.now).err(),
         };
         // A moment that has passed is no reason to look again.
         let future = |closed: Closed| Closed { at: closed.at.filter(|at| *at > ask.now), ..closed };
@@ -237,7 +262,12 @@ fn sort(
     chance: &mut dyn FnMut() -> f64,
 ) {
     let candidate = |n: u8| &ask.shape.candidates[usize::from(n)];
-    let drawn = draw_tier(ask, board, order, chance);
+    let drawn = match ask.shape.balance {
+        Balance::Broadcast => candidate(order[0]).tier,
+        Balance::Weighted | Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => {
+            draw_tier(ask, board, order, chance)
+        }
+    };
     let last = candidate(order[order.len() - 1]).tier;
     // Tiers before the drawn one come after all that follow it.
     let rank = |n: u8| {
@@ -298,7 +328,7 @@ fn score(ask: &Ask<'_>, board: &Board, candidate: &Candidate) -> f64 {
     match ask.shape.balance {
         Balance::Weighted => rendezvous(ask.affinity, candidate.provider, weight),
         Balance::RoundRobin => turn(ask, candidate),
-        Balance::LeastLatency => quickness(board, candidate, weight),
+        Balance::LeastLatency | Balance::Broadcast => quickness(board, candidate, weight),
         // Money in whole units first, quickness as the tie-break below them.
         // One whose budget is over comes last.
         Balance::Cheapest => {

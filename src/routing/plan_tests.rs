@@ -10,8 +10,8 @@ use crate::clock::{Clock, Now};
 use crate::model::Recipient;
 use crate::routing::testing::{catalog, recipient, settings};
 use crate::routing::{
-    Balance, Board, Budget, Catalog, Cause, Ended, Keys, LeftOut, Member, Period, ProviderIndex,
-    ProviderSettings, Route,
+    Balance, Board, Budget, Catalog, Cause, Ended, Keys, LeftOut, Member, Pass, Period,
+    ProviderIndex, ProviderSettings, Route,
 };
 
 const S: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ impl Desk {
     fn call(&mut self, provider: u16, answer: &Answer, elapsed: Duration) {
         let keys = self.keys(provider);
         let index = ProviderIndex(provider);
-        let permit = self.board.admit(index, &keys, false, self.now.instant).unwrap();
+        let permit = self.board.admit(index, &keys, Pass::Usual, self.now.instant).unwrap();
         let ended = Ended { permit: &permit, keys: &keys, answer, elapsed, address: 0 };
         self.board.answered(&ended, self.now, &mut || 0.0);
     }
@@ -237,7 +237,7 @@ fn least_latency_prefers_the_quick_the_idle_and_the_heavy() {
     assert_eq!(desk.first(), 0);
     let keys = desk.keys(0);
     for _ in 0..2 {
-        desk.board.admit(ProviderIndex(0), &keys, false, desk.now.instant).unwrap();
+        desk.board.admit(ProviderIndex(0), &keys, Pass::Usual, desk.now.instant).unwrap();
     }
     assert_eq!(desk.first(), 1, "three times 0.1 s is more than 0.2 s");
 
@@ -329,7 +329,7 @@ fn in_panic_a_candidate_that_time_may_mend_takes_a_canary_and_one_that_needs_a_p
     assert!(panic.panic);
     assert_eq!(panic.order[..], [1]);
     let (index, keys) = (ProviderIndex(1), desk.keys(1));
-    desk.board.admit(index, &keys, true, desk.now.instant).unwrap();
+    desk.board.admit(index, &keys, Pass::Panic, desk.now.instant).unwrap();
     let waits = desk.plan();
     assert!(waits.order.is_empty() && !waits.panic, "its canary is out");
 }
@@ -365,7 +365,8 @@ fn a_spent_budget_takes_a_provider_out_if_hard_and_else_puts_it_last_under_cheap
         });
         assert_eq!(desk.first(), 0, "the cheaper one, while it has budget left");
         let keys = desk.keys(0);
-        let permit = desk.board.admit(ProviderIndex(0), &keys, false, desk.now.instant).unwrap();
+        let permit =
+            desk.board.admit(ProviderIndex(0), &keys, Pass::Usual, desk.now.instant).unwrap();
         let answer = Answer::new(Outcome::Accepted);
         let elapsed = Duration::from_millis(1);
         let ended = Ended { permit: &permit, keys: &keys, answer: &answer, elapsed, address: 0 };

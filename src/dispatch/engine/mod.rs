@@ -13,8 +13,10 @@
 mod answer;
 mod effect;
 mod events;
+mod fan;
 mod gone;
 mod intake;
+mod last_try;
 mod operate;
 mod pick;
 mod probe;
@@ -109,6 +111,8 @@ pub struct Engine {
     dirty: Vec<bool>,
     safety_wake: std::time::Instant,
     next_spent: std::time::Instant,
+    /// When to look again for those whose life is nearly over.
+    next_last_tries: std::time::Instant,
     /// Since when each provider as a whole has been in its state.
     since: Vec<Utc>,
     /// What time alone changes is looked at from then on, by whichever event
@@ -221,6 +225,7 @@ impl Engine {
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
             next_spent: now.instant + SPENT_EVERY,
+            next_last_tries: now.instant,
             since: vec![now.utc; providers],
             due: now.instant,
             drained: Window::new(std::time::Duration::from_secs(10), now.instant),
@@ -345,7 +350,9 @@ impl Engine {
         let suspects = self.suspects.wake_at(now.instant);
         let orders = self.orders_wake(now);
         let silences = self.silence_wake();
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders, silences]
+        let last_tries = self.last_tries_wake(now);
+        let board = self.board.wake_at(now.instant);
+        [board, on_utc, self.probe_wake(), suspects, orders, silences, last_tries]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -379,6 +386,7 @@ impl Engine {
             self.expire_one(at, now, effects);
         }
         self.end_orders(now, effects);
+        self.last_tries(now, effects);
         self.probe_due(now, effects);
         if now.instant >= self.safety_wake {
             self.safety_wake = now.instant + SAFETY_WAKE;
@@ -428,6 +436,11 @@ impl Engine {
         ClientIndex(at as u16)
     }
 
+    /// Whether intents are written for all.
+    fn is_careful(&self, now: Now) -> bool {
+        self.careful_until.is_some_and(|until| now.instant < until)
+    }
+
     /// A number in 0..1.
     fn chance(&mut self) -> f64 {
         self.rng.random()
@@ -443,6 +456,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.take_out(at);
+        let (state, reason) = self.end_of(at, state, reason);
         let began = self.deliveries.not_before(at);
         self.deliveries.note_replay(at, false);
         let entry = self.deliveries.message_of(at);

@@ -16,7 +16,8 @@ use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Or
 use crate::clock::Now;
 use crate::model::{Body, Durability, OnAmbiguous, Reason, State};
 use crate::routing::{
-    Ask, Balance, Board, Candidate, LeftOut, Own, Plan, ProviderIndex, Shape, plan,
+    Ask, Balance, Board, Candidate, LeftOut, Own, Pass, Plan, ProviderIndex, Shape, last_choice,
+    plan,
 };
 use crate::store::{Intent, Record};
 
@@ -35,7 +36,7 @@ const LEAST_TTL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 enum Turn {
     /// Go to this candidate.
-    Go { candidate: u8, panic: bool, passed_over: Option<(ProviderIndex, LeftOut)> },
+    Go { candidate: u8, pass: Pass, passed_over: Option<(ProviderIndex, LeftOut)> },
     /// Have its body read first.
     Read,
     /// Wait for a moment; this delivery alone, not its lane.
@@ -48,7 +49,7 @@ enum Turn {
 
 /// What came of an attempt's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Began {
+pub(super) enum Began {
     /// It has begun.
     Yes,
     /// The provider has no permit free.
@@ -70,12 +71,12 @@ impl Engine {
         while !self.draining && room(&self.board, &self.ready, provider, now.instant) {
             let Some((at, turn)) = self.draw(provider, now) else { break };
             match turn {
-                Turn::Go { candidate, panic, passed_over } => {
+                Turn::Go { candidate, pass, passed_over } => {
                     let to = self.candidate(at, candidate).provider;
                     self.lanes.take(&mut self.deliveries, at, to);
                     self.deliveries.stubs[at].place = Place::Nowhere;
                     self.tell_passed_over(at, to, passed_over, effects);
-                    self.assign(at, candidate, panic, End::Back, now, effects);
+                    self.assign(at, candidate, pass, End::Back, now, effects);
                 }
                 Turn::Read => self.read_back(at, effects),
                 Turn::Wait(until) => {
@@ -91,8 +92,23 @@ impl Engine {
         }
     }
 
-    /// The delivery whose turn it is at the provider, and what it is to do.
+    /// The delivery whose turn it is at the provider, and what it is to do. A canary
+    /// is one that may be sent twice, if there is any: the others end with an
+    /// attempt that ends in silence.
     fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
+        let mut spared = false;
+        let drawn = self.draw_one(provider, Some(&mut spared), now);
+        if drawn.is_none() && spared { self.draw_one(provider, None, now) } else { drawn }
+    }
+
+    /// `spared`: those that must not be sent twice are not drawn as canaries, and
+    /// whether there was one is noted.
+    fn draw_one(
+        &mut self,
+        provider: ProviderIndex,
+        mut spared: Option<&mut bool>,
+        now: Now,
+    ) -> Option<(StubRef, Turn)> {
         let saturated = self.saturated(now.instant);
         let Self { lanes, deliveries, board, ready, loading, turns, rng, orders, clients, .. } =
             self;
@@ -113,6 +129,12 @@ impl Engine {
                 return false;
             }
             decided = table.consider(at, shape, provider);
+            if let (Some(spared), Some(Turn::Go { candidate, .. }), true) =
+                (&mut spared, decided, shape.at_most_once)
+                && table.board.tries_out(&shape.candidates[usize::from(candidate)].keys)
+            {
+                (**spared, decided) = (true, None);
+            }
             decided.is_some()
         })?;
         decided.map(|turn| (at, turn))
@@ -170,7 +192,7 @@ impl Engine {
             if other != provider && room(&self.board, &self.ready, other, now.instant) {
                 self.take_out(at);
                 self.tell_passed_over(at, other, Some((provider, LeftOut::Saturated)), effects);
-                self.assign(at, first, false, End::Back, now, effects);
+                self.assign(at, first, Pass::Usual, End::Back, now, effects);
             }
         }
     }
@@ -181,7 +203,7 @@ impl Engine {
         &mut self,
         at: StubRef,
         candidate: u8,
-        panic: bool,
+        pass: Pass,
         end: End,
         now: Now,
         effects: &mut Vec<Effect>,
@@ -189,10 +211,10 @@ impl Engine {
         let provider = self.candidate(at, candidate).provider;
         let first = end == End::Front || self.ready[provider.at()].is_empty();
         let began =
-            if first { self.begin(at, candidate, panic, now, effects) } else { Began::NoPermit };
+            if first { self.begin(at, candidate, pass, now, effects) } else { Began::NoPermit };
         match began {
             Began::Yes | Began::Aside => {}
-            Began::NoPermit if !panic => {
+            Began::NoPermit if pass == Pass::Usual => {
                 self.deliveries.stubs[at].place = Place::Ready(provider, candidate);
                 let queue = &mut self.ready[provider.at()];
                 match end {
@@ -211,7 +233,7 @@ impl Engine {
         }
         while let Some(at) = self.ready[provider.at()].first() {
             let Place::Ready(_, candidate) = self.deliveries.stubs[at].place else { return };
-            match self.begin(at, candidate, false, now, effects) {
+            match self.begin(at, candidate, Pass::Usual, now, effects) {
                 Began::Yes | Began::Aside => {}
                 Began::NoPermit => {
                     self.leave_queue(provider, now, effects);
@@ -225,11 +247,11 @@ impl Engine {
         }
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         at: StubRef,
         candidate: u8,
-        panic: bool,
+        pass: Pass,
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Began {
@@ -262,20 +284,20 @@ impl Engine {
             }
             None => {}
         }
-        let Some(permit) =
-            self.board.admit(candidate.provider, &candidate.keys, panic, now.instant)
+        let Some(permit) = self.board.admit(candidate.provider, &candidate.keys, pass, now.instant)
         else {
-            let open = self.board.open(&candidate.keys, panic, now.instant).is_ok();
+            let open = self.board.open(&candidate.keys, pass, now.instant).is_ok();
             return if open { Began::NoPermit } else { Began::Closed };
         };
         self.take_out(at);
         self.supersede_older(at, now, effects);
         self.take_off(at, candidate, permit, body, now, effects);
+        self.fan_out(at, now, effects);
         Began::Yes
     }
 
     /// The attempt begins: its intent is written first where it must not be made twice.
-    fn take_off(
+    pub(super) fn take_off(
         &mut self,
         at: StubRef,
         candidate: Candidate,
@@ -285,6 +307,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.tell_failover(at, candidate.provider, effects);
+        self.join_fan(at, &candidate, permit.pass());
         self.deliveries.stubs[at].place = Place::Flight;
         if let Some(track) = &mut self.deliveries.stubs[at].track {
             // Elsewhere it is no repeat.
@@ -311,7 +334,7 @@ impl Engine {
             [usize::from(candidate.address)];
         let address = hash(address);
         let (delivery, policy) = (entry.id.delivery(stub.n), entry.policy);
-        let careful = self.careful_until.is_some_and(|until| now.instant < until);
+        let careful = self.is_careful(now);
         let alone = stub.track.as_ref().is_some_and(|track| track.alone);
         let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful || alone)
             && policy.durability == Durability::Disk;
@@ -369,10 +392,24 @@ impl Engine {
 
     /// Plans a delivery that has just had an attempt.
     pub(super) fn plan_of(&mut self, at: StubRef, now: Now) -> Plan {
+        self.asked(at, now, &mut |table, shape| table.plan(at, shape))
+    }
+
+    /// Where a delivery whose life is nearly over may be tried once more.
+    pub(super) fn last_choice(&mut self, at: StubRef, now: Now) -> Option<u8> {
+        self.asked(at, now, &mut |table, shape| table.last_choice(at, shape))
+    }
+
+    fn asked<T>(
+        &mut self,
+        at: StubRef,
+        now: Now,
+        question: &mut dyn FnMut(&mut Table<'_>, &Shape) -> T,
+    ) -> T {
         let saturated = self.saturated(now.instant);
         let shape = self.lanes.lane(self.deliveries.stubs[at].shape).shape.clone();
         let Self { deliveries, board, ready, turns, rng, .. } = self;
-        Table {
+        let mut table = Table {
             deliveries,
             board,
             ready,
@@ -381,8 +418,8 @@ impl Engine {
             loading_full: false,
             rng,
             now,
-        }
-        .plan(at, &shape)
+        };
+        question(&mut table, &shape)
     }
 
     pub(super) fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
@@ -487,7 +524,7 @@ impl<'a> Table<'a> {
         }
         match self.repeat(at, shape) {
             Some(candidate) => {
-                return Some(Turn::Go { candidate, panic: false, passed_over: None });
+                return Some(Turn::Go { candidate, pass: Pass::Usual, passed_over: None });
             }
             None if self.deliveries.uncertain(at) => return Some(Turn::GiveUp),
             None => {}
@@ -511,6 +548,10 @@ impl<'a> Table<'a> {
             return plan.look_again().filter(|_| own).map(Turn::Wait);
         };
         let chosen = &shape.candidates[usize::from(first)];
+        if plan.panic && track.is_some_and(|track| track.fan.is_some()) {
+            // Some of its tier have it, and none of the others is usable.
+            return Some(Turn::EndRound);
+        }
         // A canary queues nowhere.
         let canary_waits = plan.panic
             && (self.board.permit_at(chosen.provider, self.now.instant) != Some(self.now.instant)
@@ -534,7 +575,7 @@ impl<'a> Table<'a> {
             let other = &shape.candidates[usize::from(*n)];
             (other.tier < chosen.tier).then_some((other.provider, closed.why))
         });
-        Some(Turn::Go { candidate: first, panic: plan.panic, passed_over })
+        Some(Turn::Go { candidate: first, pass: plan.pass(), passed_over })
     }
 
     /// Whether the delivery itself rules out every candidate at the provider.
@@ -555,6 +596,19 @@ impl<'a> Table<'a> {
     }
 
     fn plan(&mut self, at: StubRef, shape: &Shape) -> Plan {
+        self.ask(at, shape, plan)
+    }
+
+    fn last_choice(&mut self, at: StubRef, shape: &Shape) -> Option<u8> {
+        self.ask(at, shape, last_choice)
+    }
+
+    fn ask<T>(
+        &mut self,
+        at: StubRef,
+        shape: &Shape,
+        answer: fn(&Ask<'_>, &Board, &mut dyn FnMut() -> f64) -> T,
+    ) -> T {
         let view = self.view();
         let own = |n: usize| view.own(at, &shape.candidates[n]);
         let ask = Ask {
@@ -563,20 +617,24 @@ impl<'a> Table<'a> {
             saturated: &|provider| self.saturated[provider.at()],
             affinity: match shape.balance {
                 Balance::Weighted => view.address(at, 0).map_or(0, hash),
-                Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
+                Balance::RoundRobin
+                | Balance::LeastLatency
+                | Balance::Cheapest
+                | Balance::Broadcast => 0,
             },
             turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
             now: self.now.instant,
             utc: self.now.utc,
         };
-        plan(&ask, self.board, &mut || self.rng.random())
+        answer(&ask, self.board, &mut || self.rng.random())
     }
 
     /// The candidate that a copy is to be repeated at.
     fn repeat(&self, at: StubRef, shape: &Shape) -> Option<u8> {
         let wanted = self.deliveries.stubs[at].track.as_ref()?.repeat?;
         let n = shape.candidates.iter().position(|c| (c.provider, c.address) == wanted)?;
-        let open = self.board.open(&shape.candidates[n].keys, false, self.now.instant).is_ok();
+        let open =
+            self.board.open(&shape.candidates[n].keys, Pass::Usual, self.now.instant).is_ok();
         let free = self.view().own(at, &shape.candidates[n]) == Own::Free;
         (open && free).then_some(n as u8)
     }
@@ -588,12 +646,12 @@ impl<'a> Table<'a> {
     /// Whether it is worth reading the body: some candidate could be tried.
     fn any_open(&self, shape: &Shape) -> bool {
         let now = self.now.instant;
-        let may = |candidate: &Candidate, panic: bool| {
+        let may = |candidate: &Candidate, pass: Pass| {
             room(self.board, self.ready, candidate.provider, now)
-                && self.board.open(&candidate.keys, panic, now).is_ok()
+                && self.board.open(&candidate.keys, pass, now).is_ok()
         };
-        shape.candidates.iter().any(|candidate| may(candidate, false))
-            || shape.candidates.iter().any(|candidate| may(candidate, true))
+        shape.candidates.iter().any(|candidate| may(candidate, Pass::Usual))
+            || shape.candidates.iter().any(|candidate| may(candidate, Pass::Panic))
     }
 }
 
@@ -616,7 +674,8 @@ impl View<'_> {
     fn own(&self, at: StubRef, candidate: &Candidate) -> Own {
         let pair = (candidate.provider, candidate.address);
         if let Some(track) = &self.deliveries.stubs[at].track {
-            if track.tried.contains(&pair) {
+            let other_tier = track.fan.is_some_and(|fan| fan.tier != candidate.tier);
+            if track.tried.contains(&pair) || other_tier {
                 return Own::Skip(LeftOut::ExcludedByDelivery, None);
             }
             let mut resting = track.resting.iter();

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use pushyard_providers::{Answer, Priority};
 
 use super::super::deliveries::{Place, StubRef};
@@ -12,7 +13,7 @@ use super::super::fair::Lane;
 use super::Engine;
 use crate::clock::{Now, Utc};
 use crate::model::{DeliveryId, MessageId, Progress, Reason, State};
-use crate::routing::{Cause, Counts, Hold, Key, Overrides, ProviderIndex, Status};
+use crate::routing::{Cause, Counts, Hold, Key, Overrides, Pass, ProviderIndex, Status};
 
 /// Everything that can be seen, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -138,7 +139,7 @@ impl Engine {
             return Some(Reason::NoCandidate);
         }
         let open = |candidate: &crate::routing::Candidate| {
-            self.board.open(&candidate.keys, false, now.instant).is_ok()
+            self.board.open(&candidate.keys, Pass::Usual, now.instant).is_ok()
         };
         (!shape.candidates.iter().any(open)).then_some(Reason::Parked)
     }
@@ -165,6 +166,13 @@ impl Engine {
         self.is_at(id, Place::Flight)
     }
 
+    /// Whether that attempt is its last try, made although nothing was usable.
+    pub fn is_last_try(&self, id: DeliveryId) -> bool {
+        let at = self.deliveries.find_delivery(id);
+        let flight = self.flights.values().find(|flight| Some(flight.stub) == at);
+        flight.is_some_and(|flight| flight.permit.is_last_try())
+    }
+
     /// Whether this delivery waits for its turn to go alone.
     pub fn is_suspect(&self, id: DeliveryId) -> bool {
         self.is_at(id, Place::Suspect)
@@ -188,7 +196,9 @@ impl Engine {
             .map(|(provider, _)| self.provider_view(provider, now))
             .collect();
         let unsettled = self.deliveries.unsettled();
-        let sending = (self.flights.len() as u64).min(unsettled);
+        // A broadcast has several attempts in flight.
+        let sending: HashSet<StubRef> = self.flights.values().map(|flight| flight.stub).collect();
+        let sending = (sending.len() as u64).min(unsettled);
         let waiting = self.deliveries.tried().min(unsettled - sending);
         Snapshot {
             at: now.utc,
@@ -210,7 +220,7 @@ impl Engine {
     /// candidates is usable.
     fn parked(&self, provider: ProviderIndex, now: Now) -> usize {
         let open = |candidate: &crate::routing::Candidate| {
-            self.board.open(&candidate.keys, false, now.instant).is_ok()
+            self.board.open(&candidate.keys, Pass::Usual, now.instant).is_ok()
         };
         let parked = |lane: &&Lane| {
             let candidates = &lane.shape.candidates;
