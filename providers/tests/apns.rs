@@ -216,7 +216,7 @@ async fn a_broadcast_passes_the_vendors_validation_and_each_answer_has_its_class
         Accepted, AddressGone, Ambiguous, AuthFailed, MessageInvalid, Throttled, Unavailable,
     };
     let world = World::new().await;
-    let broadcasts = Part::Named(format!("broadcast:{APP}").into());
+    let broadcasts = Part::Named(format!("channels:{APP}").into());
     for (channel, outcome, part, word) in [
         ("sim-a", Accepted, &Part::Provider, None),
         ("nobody", AddressGone, &Part::Device, Some("ChannelNotRegistered")),

@@ -25,8 +25,8 @@ pub(super) struct App {
     bundle: String,
     topic: HeaderValue,
     pub(super) part: Part,
-    /// The part of its broadcasts.
-    pub(super) broadcasts: Part,
+    /// The part of its broadcast channels.
+    pub(super) channels: Part,
 }
 
 impl Apps {
@@ -77,8 +77,8 @@ impl Apps {
 impl App {
     fn new(bundle: &str) -> Option<Self> {
         let topic = HeaderValue::try_from(bundle).ok().filter(|_| is_bundle(bundle))?;
-        let broadcasts = Part::Named(format!("broadcast:{bundle}").into());
-        Some(Self { bundle: bundle.to_owned(), topic, part: Part::app(bundle), broadcasts })
+        let channels = Part::Named(format!("channels:{bundle}").into());
+        Some(Self { bundle: bundle.to_owned(), topic, part: Part::app(bundle), channels })
     }
 
     /// Its bundle id.

@@ -311,7 +311,7 @@ impl Provider for Apns {
         let Some(app) = self.apps.find(address) else { return Parts::new() };
         match Target::of(address) {
             Target::Device(_) => Parts::from_iter([app.part.clone()]),
-            Target::Channel(_) => Parts::from_iter([app.part.clone(), app.broadcasts.clone()]),
+            Target::Channel(_) => Parts::from_iter([app.part.clone(), app.channels.clone()]),
         }
     }
 

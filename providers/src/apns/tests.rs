@@ -333,7 +333,7 @@ fn a_channel_has_a_part_of_its_own_and_is_bounded_base64() {
     let address = |channel: &str| Address::new(&KIND, &[("channel", channel)], None, None);
     let parts = provider.parts(&address(CHANNEL).unwrap());
     let texts: Vec<_> = parts.iter().map(Part::text).collect();
-    assert_eq!(texts, ["app:com.example.shop", "broadcast:com.example.shop"]);
+    assert_eq!(texts, ["app:com.example.shop", "channels:com.example.shop"]);
     for (channel, good) in [
         ("a-_+/=", true),
         (&"a".repeat(1024), true),

@@ -46,7 +46,7 @@ fn reply_to(
 }
 
 fn broadcasts() -> Part {
-    Part::Named("broadcast:com.example.shop".into())
+    Part::Named("channels:com.example.shop".into())
 }
 
 /// An answer about a broadcast.
