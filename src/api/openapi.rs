@@ -385,6 +385,7 @@ fn address(kind: &Kind) -> Object {
         let described = match field.need {
             Need::Required | Need::Optional => text(),
             Need::OneOf => text().description(Some("Exactly one of those described so.")),
+            Need::Unless(other) => text().description(Some(format!("Required, or `{other}`."))),
         };
         object = object.property(field.name, described.min_length(Some(1)));
         if field.need == Need::Required {

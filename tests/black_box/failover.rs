@@ -237,3 +237,35 @@ async fn connections_that_a_vendor_drains_cost_no_message() {
     }
     assert_eq!(world.simulator.control().summary().duplicates, 0);
 }
+
+#[tokio::test]
+async fn a_broadcast_reaches_its_channel_and_a_channel_that_is_gone_is_listed() {
+    let world = World::new().await;
+    let router = world.router();
+    // In base64 as Apple gives channels out: "sim-match", and one that nobody made.
+    let broadcast = |channel: &str| {
+        json!({"to": [{"addresses": [{"kind": "apns", "channel": channel}]}],
+               "data": {"match": "7"},
+               "overrides": {"apns": {"aps": {"timestamp": 1, "event": "update",
+                                              "content-state": {"score": "1:0"}}}}})
+    };
+    let view = router.settle(&broadcast("c2ltLW1hdGNo")).await;
+    assert_eq!(only(&view)["state"], "sent", "{view}");
+    let request = world.simulator.control().requests(Some("apns"), 1).unwrap().remove(0);
+    assert_eq!(request.path, "/4/broadcasts/apps/com.example.app");
+    assert_eq!(request.headers["apns-channel-id"], "c2ltLW1hdGNo");
+    let view = router.settle(&broadcast("bm9ib2R5")).await;
+    let delivery = only(&view);
+    assert_eq!(
+        (&delivery["state"], &delivery["reason"]),
+        (&json!("failed"), &json!("unreachable"))
+    );
+    assert_eq!(delivery["attempts"][0]["code"], "ChannelNotRegistered", "{view}");
+    // What is not for Live Activities is for no channel.
+    let alert = json!({"to": [{"addresses": [{"kind": "apns", "channel": "c2ltLW1hdGNo"}]}],
+                       "notification": {"body": "hi"}});
+    let view = router.settle(&alert).await;
+    assert_eq!(only(&view)["reason"], "invalid", "{view}");
+    let log = router.log();
+    assert!(!log.contains("c2ltLW1hdGNo") && !log.contains("bm9ib2R5"), "{log}");
+}

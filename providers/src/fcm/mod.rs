@@ -138,6 +138,9 @@ impl Fcm {
                 .max(context.max_in_flight.div_ceil(STREAMS as usize)),
             stream_limit: Some(STREAMS),
             one_stream_first: false,
+            ping_interval: PING_INTERVAL,
+            // An idle connection is closed by Google, and one that is pinged too.
+            idle_ping: None,
         });
         let clock = Arc::clone(&context.clock);
         let tokens = TokenSource::new(issuer, client.map_err(ca_fault)?, context.clock);
@@ -271,7 +274,7 @@ impl Provider for Fcm {
     }
 
     fn sound(&self) -> BoxFuture<'_, ()> {
-        self.pool.sound(PING_INTERVAL).boxed()
+        self.pool.sound().boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -145,7 +145,7 @@ impl Address {
 /// The field that a bare value is for: the first that an address must have, or
 /// else may have.
 fn principal_field(kind: &Kind) -> &'static str {
-    let must = |need| matches!(need, Need::Required | Need::OneOf);
+    let must = |need| matches!(need, Need::Required | Need::OneOf | Need::Unless(_));
     let first = kind.fields.iter().find(|field| must(field.need)).or(kind.fields.first());
     first.map_or("token", |field| field.name)
 }
