@@ -335,13 +335,13 @@ impl Check<'_> {
         for route in routes {
             let weighs = route.tiers.iter().flatten().any(|member| member.weight != 1.0);
             let unused = match route.balance {
-                Balance::RoundRobin => weighs,
+                Balance::RoundRobin | Balance::Broadcast => weighs,
                 Balance::Weighted | Balance::LeastLatency | Balance::Cheapest => false,
             };
             if unused {
-                let name = &route.name;
+                let (name, balance) = (&route.name, route.balance.word());
                 self.warn(format!(
-                    "routes.{name}: weights do nothing with balance = \"round_robin\""
+                    "routes.{name}: weights do nothing with balance = \"{balance}\""
                 ));
             }
         }

@@ -261,10 +261,8 @@ fn route(mut table: Table<'_>) -> Route {
     let spot = table.spot.clone();
     let name = table.text("name");
     let tiers = table.texts_of_texts("tiers", "[[\"apns\", \"fcm\"], [\"backup\"]]");
-    let word = table.word("balance", &Balance::WORDS, &["broadcast"]).or(Balance::default().word());
-    let balances =
-        [Balance::Weighted, Balance::RoundRobin, Balance::LeastLatency, Balance::Cheapest];
-    let balance = balances.into_iter().find(|balance| balance.word() == word).unwrap_or_default();
+    let word = table.word("balance", &Balance::WORDS, &[]).or(Balance::default().word());
+    let balance = Balance::of_word(word).unwrap_or_default();
     let weights = table.amounts("weights");
     table.finish();
     Route { spot, name, tiers, balance, weights }

@@ -15,7 +15,9 @@ use pushyard_providers::{Outcome, Priority};
 use smallvec::SmallVec;
 
 use crate::clock::{Utc, millis};
-use crate::model::{Body, DeliveryId, Durability, Message, MessageId, OnAmbiguous, Progress};
+use crate::model::{
+    Body, DeliveryId, Durability, Message, MessageId, OnAmbiguous, Progress, Reason, State,
+};
 use crate::routing::ProviderIndex;
 
 /// No stub, no entry.
@@ -102,8 +104,25 @@ pub(super) struct Track {
     pub(super) alone: bool,
     /// A newer message of its collapse key has been picked meanwhile.
     pub(super) superseded: bool,
+    /// Goes to all of a tier, and not all of that is over.
+    pub(super) fan: Option<Fan>,
     /// Had its last try, because nothing was usable and its life nearly over.
     pub(super) last_tried: bool,
+}
+
+/// A delivery that goes to all of a tier.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fan {
+    /// Which tier.
+    pub(super) tier: u8,
+    /// Attempts in flight.
+    pub(super) out: u8,
+    /// Whether a vendor has it.
+    pub(super) accepted: bool,
+    /// How it ends if no vendor takes it, where that is known already.
+    pub(super) end: Option<(State, Option<Reason>)>,
+    /// A candidate is left for another round.
+    pub(super) left: bool,
 }
 
 impl Track {
@@ -120,6 +139,7 @@ impl Track {
             delivered: false,
             alone: false,
             superseded: false,
+            fan: None,
             last_tried: false,
         }
     }

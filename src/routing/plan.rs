@@ -360,8 +360,11 @@ pub(super) fn tier_loads(ask: &Ask<'_>, board: &Board, usable: &[u8]) -> SmallVe
             _ => tiers.push((candidate.tier, availability)),
         }
     }
-    if let [(_, only)] = &mut tiers[..] {
-        *only = 1.0;
+    // The first usable tier of a broadcast gets everything, ill as it may be.
+    if tiers.len() == 1 || ask.shape.balance == Balance::Broadcast {
+        for (n, (_, load)) in tiers.iter_mut().enumerate() {
+            *load = f64::from(u8::from(n == 0));
+        }
         return tiers;
     }
     let mut left = 1.0;
@@ -401,7 +404,7 @@ fn score(ask: &Ask<'_>, board: &Board, candidate: &Candidate) -> f64 {
     match ask.shape.balance {
         Balance::Weighted => rendezvous(ask.affinity, candidate.provider, weight),
         Balance::RoundRobin => turn(ask, candidate),
-        Balance::LeastLatency => quickness(board, candidate, weight),
+        Balance::LeastLatency | Balance::Broadcast => quickness(board, candidate, weight),
         // Money in whole units first, quickness as the tie-break below them.
         // One whose budget is over comes last.
         Balance::Cheapest => {

@@ -131,6 +131,37 @@ async fn a_vendor_that_throttles_gets_no_call_before_its_time() {
 }
 
 #[tokio::test]
+async fn a_broadcast_goes_to_all_of_its_tier_at_once_and_is_sent_if_one_takes_it() {
+    let world = World::new().await;
+    let route =
+        "[[routes]]\nname = \"alarm\"\ntiers = [[\"apns\", \"fcm\"]]\nbalance = \"broadcast\"\n";
+    world.configure(route);
+    let router = world.router();
+    let control = world.simulator.control();
+    let alarm = |n: u32| {
+        let mut both = message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))]);
+        both["route"] = json!("alarm");
+        both
+    };
+    let view = router.settle(&alarm(0)).await;
+    let delivery = only(&view);
+    assert_eq!(delivery["state"], "sent", "{view}");
+    let mut providers: Vec<_> =
+        delivery["attempts"].as_array().unwrap().iter().map(|a| a["provider"].as_str()).collect();
+    providers.sort_unstable();
+    assert_eq!(providers, [Some("apns"), Some("fcm")], "{view}");
+    // A slow one holds up nobody, and one that fails does not undo what the other took.
+    control.set_mode("apns", Mode::Failing).unwrap();
+    control.set_mode("fcm", Mode::Slow).unwrap();
+    let view = router.settle(&alarm(1)).await;
+    let delivery = only(&view);
+    assert_eq!((&delivery["state"], &delivery["provider"]), (&json!("sent"), &json!("fcm")));
+    let outcomes: Vec<_> =
+        delivery["attempts"].as_array().unwrap().iter().map(|a| a["outcome"].as_str()).collect();
+    assert_eq!(outcomes, [Some("Unavailable"), Some("Accepted")], "{view}");
+}
+
+#[tokio::test]
 async fn a_revoked_key_ejects_at_once_and_nothing_is_lost() {
     let world = World::new().await;
     let router = world.router();

@@ -181,14 +181,14 @@ fn keys_of_later_releases_are_named_as_such() {
         "[egress]\nallow_networks = []",
         "[store]\nengine = \"jetstream\"",
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
-        "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
+        "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"fastest\"",
     ]), @r##"
     1:2: egress: is not part of this release; remove it
     1:2: egress: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
     3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
-    4:11: routes[0].balance: "broadcast" is not part of this release; it must be "weighted", "round_robin", "least_latency" or "cheapest"
+    4:11: routes[0].balance: "fastest" is not known; it must be "weighted", "round_robin", "least_latency", "cheapest" or "broadcast"
     "##);
 }
 

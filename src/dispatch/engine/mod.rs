@@ -14,6 +14,7 @@ mod answer;
 mod effect;
 mod events;
 mod explain;
+mod fan;
 mod gone;
 mod intake;
 mod last_try;
@@ -440,6 +441,11 @@ impl Engine {
         ClientIndex(at as u16)
     }
 
+    /// Whether intents are written for all.
+    fn is_careful(&self, now: Now) -> bool {
+        self.careful_until.is_some_and(|until| now.instant < until)
+    }
+
     /// A number in 0..1.
     fn chance(&mut self) -> f64 {
         self.rng.random()
@@ -455,6 +461,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.take_out(at);
+        let (state, reason) = self.end_of(at, state, reason);
         let began = self.deliveries.not_before(at);
         self.deliveries.note_replay(at, false);
         let entry = self.deliveries.message_of(at);

@@ -292,11 +292,12 @@ impl Engine {
         self.take_out(at);
         self.supersede_older(at, now, effects);
         self.take_off(at, candidate, permit, body, now, effects);
+        self.fan_out(at, now, effects);
         Began::Yes
     }
 
     /// The attempt begins: its intent is written first where it must not be made twice.
-    fn take_off(
+    pub(super) fn take_off(
         &mut self,
         at: StubRef,
         candidate: Candidate,
@@ -306,6 +307,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.tell_failover(at, candidate.provider, effects);
+        self.join_fan(at, &candidate, permit.pass());
         self.deliveries.stubs[at].place = Place::Flight;
         if let Some(track) = &mut self.deliveries.stubs[at].track {
             // Elsewhere it is no repeat.
@@ -333,7 +335,7 @@ impl Engine {
             [usize::from(candidate.address)];
         let address = hash(address);
         let (delivery, policy) = (entry.id.delivery(stub.n), entry.policy);
-        let careful = self.careful_until.is_some_and(|until| now.instant < until);
+        let careful = self.is_careful(now);
         let alone = stub.track.as_ref().is_some_and(|track| track.alone);
         let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful || alone)
             && policy.durability == Durability::Disk;
@@ -582,6 +584,10 @@ impl<'a> Table<'a> {
             return plan.look_again().filter(|_| own).map(Turn::Wait);
         };
         let chosen = &shape.candidates[usize::from(first)];
+        if plan.panic && track.is_some_and(|track| track.fan.is_some()) {
+            // Some of its tier have it, and none of the others is usable.
+            return Some(Turn::EndRound);
+        }
         // A canary queues nowhere.
         let canary_waits = plan.panic
             && (self.board.permit_at(chosen.provider, self.now.instant) != Some(self.now.instant)
@@ -709,7 +715,10 @@ pub(super) fn ask<'a>(
         saturated,
         affinity: match shape.balance {
             Balance::Weighted => first.map_or(0, hash),
-            Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
+            Balance::RoundRobin
+            | Balance::LeastLatency
+            | Balance::Cheapest
+            | Balance::Broadcast => 0,
         },
         turn: shape.route_index.map_or(0, |at| turns[usize::from(at)]),
         now: now.instant,
@@ -727,7 +736,8 @@ pub(super) fn own(
 ) -> Own {
     let pair = (candidate.provider, candidate.address);
     if let Some(track) = track {
-        if track.tried.contains(&pair) {
+        let other_tier = track.fan.is_some_and(|fan| fan.tier != candidate.tier);
+        if track.tried.contains(&pair) || other_tier {
             return Own::Skip(LeftOut::ExcludedByDelivery, None);
         }
         let mut resting = track.resting.iter();

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use pushyard_providers::{Answer, Priority};
 
 use super::super::deliveries::{Place, StubRef};
@@ -198,7 +199,9 @@ impl Engine {
             .map(|(provider, _)| self.provider_view(provider, now))
             .collect();
         let unsettled = self.deliveries.unsettled();
-        let sending = (self.flights.len() as u64).min(unsettled);
+        // A broadcast has several attempts in flight.
+        let sending: HashSet<StubRef> = self.flights.values().map(|flight| flight.stub).collect();
+        let sending = (sending.len() as u64).min(unsettled);
         let waiting = self.deliveries.tried().min(unsettled - sending);
         Snapshot {
             at: now.utc,

@@ -24,6 +24,11 @@ impl Permit {
         self.provider
     }
 
+    /// What let it pass.
+    pub fn pass(&self) -> Pass {
+        self.pass
+    }
+
     /// Whether it was given only because a life was nearly over.
     pub fn is_last_try(&self) -> bool {
         self.pass == Pass::LastTry

@@ -188,8 +188,11 @@ impl Judge<'_> {
         let resting = track.is_some_and(|track| {
             track.resting.iter().any(|(provider, address, _)| (*provider, *address) == pair)
         });
+        let fan = track.and_then(|track| track.fan);
         if tried {
             "tried in this round already".to_owned()
+        } else if fan.is_some_and(|fan| fan.tier != candidate.tier) {
+            "it is being sent to all of another tier".to_owned()
         } else if resting {
             REFUSED_HERE.to_owned()
         } else {

@@ -21,7 +21,7 @@ use super::Engine;
 use super::pick::{ask, own};
 use super::view::{KeyView, key_view};
 use crate::clock::{Now, Utc};
-use crate::model::{Body, Progress};
+use crate::model::{Body, OnAmbiguous, Progress};
 use crate::routing::{
     Balance, Candidate, Catalog, Closed, LeftOut, Outlook, Own, Pair, ProviderIndex, Shape, outlook,
 };
@@ -147,6 +147,8 @@ impl Engine {
             Verdict::Untold => false,
         };
         let shape = Shape::look(&self.catalog, &self.board, &message.route, recipient, fits);
+        let at_most_once = message.on_ambiguous == OnAmbiguous::Stop;
+        let shape = Shape { at_most_once, ..shape };
         let own = |n: usize| {
             let candidate = &shape.candidates[n];
             if judge.unable(candidate.provider).is_some() {
