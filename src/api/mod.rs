@@ -39,6 +39,7 @@ use utoipa_axum::routes;
 pub use auth::{Authenticator, Caller};
 pub use client::{Client, ClientKey, KeyHash};
 pub use layers::{Admit, HEADROOM, HeaderLimit, Observe, RequestId};
+pub use messages::{Wanted, message_view, no_message};
 pub use page::{Page, bad_cursor};
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
 pub use read::{Media, Parameters, Segment, body, media};

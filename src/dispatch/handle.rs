@@ -200,7 +200,7 @@ impl Dispatcher {
 }
 
 /// `Retry-After` of a full queue: the time in which `excess` drains, between
-/// 1 s and 60 s (docs/semantics.md, "Limits towards ourselves").
+/// 1 s and 60 s (docs/semantics.md, "Limits").
 pub fn retry_after(excess: u64, drained_per_second: f64) -> Duration {
     let seconds = excess as f64 / drained_per_second.max(1.0);
     Duration::from_secs_f64(seconds.clamp(1.0, 60.0))

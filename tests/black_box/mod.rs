@@ -3,6 +3,7 @@
 mod bad_config;
 mod bad_input;
 mod crash;
+mod docs;
 mod edges;
 mod events;
 mod explain;

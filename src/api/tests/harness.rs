@@ -464,6 +464,7 @@ impl House {
     /// The metrics as text.
     pub(super) fn metrics(&self) -> String {
         let text = self.telemetry.metrics().scrape(&Scrape {
+            usable_tiers: Vec::new(),
             providers: Vec::new(),
             queue: [("queued", 0), ("sending", 0), ("waiting", 0)],
             oldest: Vec::new(),
