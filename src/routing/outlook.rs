@@ -18,7 +18,8 @@ pub struct Outlook {
     /// is that of this device now; over all devices the shares hold.
     pub plan: Plan,
     /// In the plan's order: how much of the traffic with these candidates begins
-    /// here, 0..1. Together 1, unless no candidate is usable.
+    /// here, 0..1. Together 1, unless no candidate is usable; of a broadcast each of
+    /// the first tier gets all.
     pub shares: Vec<f64>,
 }
 
@@ -51,7 +52,8 @@ fn within(ask: &Ask<'_>, board: &Board, members: &[Ranked]) -> Vec<f64> {
         Balance::Weighted => of_weights(ask, board, members),
         Balance::RoundRobin => of_turns(ask, board, members),
         Balance::Cheapest => all_to_the_first(members.len()),
-        // Each of them gets all.
+        // One that must not be sent twice goes to one of them.
+        Balance::Broadcast if ask.shape.at_most_once => all_to_the_first(members.len()),
         Balance::Broadcast => vec![1.0; members.len()],
     }
 }

@@ -100,6 +100,17 @@ fn who_is_left_out_has_the_plans_reason_and_no_share() {
 }
 
 #[test]
+fn a_broadcast_goes_to_all_of_the_first_usable_tier() {
+    let first: &[(u16, f64)] = &[(0, 1.0), (1, 1.0), (2, 1.0)];
+    let mut desk = Desk::new(Balance::Broadcast, &[first, &[(3, 1.0)]]);
+    desk.eject(1, Cause::Auth);
+    let Outlook { plan, shares } = look(&mut desk);
+    let mut all: Vec<(u8, f64)> = plan.order.iter().copied().zip(shares).collect();
+    all.sort_by_key(|(n, _)| *n);
+    assert_eq!(all, [(0, 1.0), (2, 1.0), (3, 0.0)]);
+}
+
+#[test]
 fn in_panic_it_says_so() {
     let mut desk = Desk::new(Balance::LeastLatency, &[&[(0, 1.0)]]);
     desk.eject(0, Cause::Consecutive);

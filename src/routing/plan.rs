@@ -360,10 +360,10 @@ pub(super) fn tier_loads(ask: &Ask<'_>, board: &Board, usable: &[u8]) -> SmallVe
             _ => tiers.push((candidate.tier, availability)),
         }
     }
+    // The first usable tier of a broadcast gets everything, ill as it may be.
     if tiers.len() == 1 || ask.shape.balance == Balance::Broadcast {
-        // The first one usable gets all.
-        for (at, (_, load)) in tiers.iter_mut().enumerate() {
-            *load = f64::from(u8::from(at == 0));
+        for (n, (_, load)) in tiers.iter_mut().enumerate() {
+            *load = f64::from(u8::from(n == 0));
         }
         return tiers;
     }

@@ -2,6 +2,8 @@
 //! round. Read out of the attempts themselves, by the rules that the dispatcher
 //! moves by (docs/semantics.md, "Outcome classes" and "Rounds, retry, ttl").
 
+use std::time::Duration;
+
 use pushyard_providers::Outcome;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -43,6 +45,10 @@ fn between(attempts: &[Attempt]) -> Vec<Option<Moved<'_>>> {
         .map(|attempt| {
             let here = (&*attempt.provider, attempt.address);
             let moved = before.map(|before| {
+                if together(before, attempt) {
+                    let detail = "sent to all of the tier at once".to_owned();
+                    return Moved { from: &before.provider, reason: BROADCAST, detail };
+                }
                 let from = &*before.provider;
                 let how = how(before, attempt, round.contains(&here));
                 let detail = format!("{}: {how}", ended(before));
@@ -56,6 +62,16 @@ fn between(attempts: &[Attempt]) -> Vec<Option<Moved<'_>>> {
             moved
         })
         .collect()
+}
+
+/// The balance of the route, where that is the reason.
+const BROADCAST: &str = "broadcast";
+
+/// Whether an attempt had begun before the one before it ended: only a broadcast
+/// does that, and goes on after an Accepted.
+fn together(before: &Attempt, attempt: &Attempt) -> bool {
+    let ended = before.started_at.plus(Duration::from_millis(before.latency_ms.into()));
+    before.outcome == Outcome::Accepted || attempt.started_at < ended
 }
 
 const NEXT_ROUND: &str = "every candidate had been tried, so the next round, after a wait";
@@ -111,8 +127,23 @@ mod tests {
             code: None,
             detail: None,
             started_at: Utc::from_ms(0),
-            latency_ms: 1,
+            latency_ms: 0,
         }
+    }
+
+    #[test]
+    fn attempts_of_a_broadcast_did_not_move_anywhere() {
+        let mut attempts = [
+            attempt("apns", 0, Outcome::Unavailable),
+            attempt("fcm", 1, Outcome::Accepted),
+            attempt("ntfy", 2, Outcome::Accepted),
+        ];
+        attempts[0].latency_ms = 20;
+        let reasons: Vec<_> = between(&attempts)
+            .iter()
+            .map(|moved| moved.as_ref().map(|moved| moved.reason))
+            .collect();
+        assert_eq!(reasons, [None, Some(BROADCAST), Some(BROADCAST)]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ async fn tried(house: &House, key: &str) -> DeliveryId {
         status: Some(if outcome == Outcome::Accepted { 200 } else { 503 }),
         code: None,
         detail: None,
-        started_at: Utc::from_ms(1_764_576_000_007),
+        started_at: Utc::from_ms(1_764_576_000_000 + 20 * u64::from(n)),
         latency_ms: 12,
     };
     let attempts =

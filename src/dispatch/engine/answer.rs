@@ -98,8 +98,8 @@ impl Engine {
         track.last = Some((flight.candidate.provider, answer.outcome));
         let progress = &mut track.progress;
         progress.record(attempt);
-        if flight.n == 1 {
-            progress.passed_over.clone_from(&flight.passed_over);
+        if let Some(over) = &flight.passed_over {
+            progress.passed_over.get_or_insert_with(|| over.clone());
         }
         let sent = fan.is_some_and(|fan| fan.accepted);
         if !sent {

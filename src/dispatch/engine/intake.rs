@@ -16,7 +16,7 @@ use crate::model::{
     Attempt, Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason,
     Recipient, State,
 };
-use crate::routing::{KeyIndex, ProviderIndex, Shape};
+use crate::routing::{KeyIndex, ProviderIndex, ProviderSettings, Shape};
 use crate::store::{Health, Intent, Record, Recovered};
 
 /// Accepts that may wait for a commit.
@@ -164,19 +164,14 @@ impl Engine {
     ) -> Shape {
         let catalog = self.catalog.clone();
         let out = |provider: ProviderIndex, address: u8| {
-            let id = &catalog.provider(provider).settings.id;
-            let kind = catalog.provider(provider).settings.kind;
-            if gone.contains(&(provider, address)) {
-                return true;
-            }
-            excluded.iter().any(|excluded| match excluded {
-                Excluded::Kind(name) => **name == *kind,
-                Excluded::Candidate { provider, address: at, until: None, .. } => {
-                    provider == id && *at == address
-                }
-                // Those that may come back are looked at when they are planned.
-                Excluded::Candidate { until: Some(_), .. } => false,
-            })
+            let settings = &catalog.provider(provider).settings;
+            // Those that may come back are looked at when they are planned.
+            let for_good = |excluded: &Excluded| match excluded {
+                Excluded::Kind(_) => true,
+                Excluded::Candidate { until, .. } => until.is_none(),
+            };
+            gone.contains(&(provider, address))
+                || excluded.iter().any(|one| for_good(one) && bars(one, settings, address))
         };
         let message = body.message();
         let (route, at_most_once) = (&message.route, message.on_ambiguous == OnAmbiguous::Stop);
@@ -445,6 +440,16 @@ impl Engine {
             }
         }
         oldest
+    }
+}
+
+/// Whether what a delivery's record excludes is this provider's address.
+pub(super) fn bars(excluded: &Excluded, settings: &ProviderSettings, address: u8) -> bool {
+    match excluded {
+        Excluded::Kind(kind) => **kind == *settings.kind,
+        Excluded::Candidate { provider, address: at, .. } => {
+            *provider == settings.id && *at == address
+        }
     }
 }
 

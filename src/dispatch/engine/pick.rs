@@ -379,7 +379,8 @@ impl Engine {
         let mut better = shape.candidates.iter().filter(|other| other.tier < candidate.tier);
         better.find_map(|other| {
             let address = addresses.get(usize::from(other.address));
-            let why = match own(stub.track.as_deref(), address, other, &self.board, now) {
+            // What is noted of the delivery itself is this attempt's.
+            let why = match own(None, address, other, &self.board, now) {
                 Own::Skip(why, _) => why,
                 Own::Free if self.board.over_budget(other.provider, now.utc) == Over::Hard => {
                     LeftOut::Budget
