@@ -24,7 +24,8 @@ Examples:
   RUST_LOG=pushyard=debug pushyard serve
 
 When it is ready it prints one line on standard output, also where a port is 0:
-  listening {\"api\":\"127.0.0.1:8080\",\"admin\":\"127.0.0.1:9090\"}
+  listening {\"api\":\"127.0.0.1:8080\",\"admin\":\"127.0.0.1:9090\",\"stream\":\"127.0.0.1:8082\"}
+\"stream\" is there when [stream] has an address.
 
 Log lines go to standard error. SIGTERM or SIGINT ends it in order; a second
 one cuts what is in flight.";

@@ -78,6 +78,7 @@ impl Check<'_> {
             tls: self.tls(file.admin_tls.as_ref()),
             open_metrics: file.open_metrics,
         };
+        let stream_tls = self.tls(file.stream.tls.as_ref());
         let stream = self.stream(file.stream, &providers);
         let mut store = file.store;
         store.path = self.folder.join(store.path);
@@ -89,6 +90,7 @@ impl Check<'_> {
             subscribers,
             operators,
             stream,
+            stream_tls,
             providers,
             routes,
             dispatch: file.dispatch,

@@ -79,6 +79,7 @@ pub(super) struct Stream {
     pub(super) spot: Spot,
     pub(super) listen: Field<SocketAddr>,
     pub(super) secret: Field<Origin>,
+    pub(super) tls: Option<Tls>,
     /// Without `listen` and `secret`.
     pub(super) settings: stream::Settings,
 }
@@ -171,6 +172,7 @@ fn stream(mut table: Table<'_>) -> Stream {
     let default = stream::Settings::default();
     let spot = table.spot.clone();
     let (listen, secret) = (table.address("listen"), table.secret("secret"));
+    let tls = tls(&mut table);
     let word = table.word("access", &Access::WORDS, &[]).at().map(|at| at.value);
     let hub = HubSettings {
         backlog: table.whole("backlog", 1..=100_000).or(default.hub.backlog),
@@ -189,7 +191,7 @@ fn stream(mut table: Table<'_>) -> Stream {
     table.finish();
     let access = [Access::Open, Access::Token].into_iter().find(|one| Some(one.word()) == word);
     let settings = stream::Settings { access, hub, keepalive, ..default };
-    Stream { spot, listen, secret, settings }
+    Stream { spot, listen, secret, tls, settings }
 }
 
 fn store(mut table: Table<'_>, max_idempotency_keys: u64) -> store::Settings {

@@ -43,7 +43,7 @@ impl Settings {
                     "types": operators.types,
                 })),
             },
-            "stream": stream(&self.stream),
+            "stream": stream(&self.stream, self.stream_tls.as_ref()),
             "store": store(&self.store),
             "clients": self.clients.iter().map(|one| self.client(one)).collect::<Vec<_>>(),
             "providers": self.providers.iter().map(provider).collect::<Vec<_>>(),
@@ -96,9 +96,10 @@ fn tls(tls: &Tls) -> Json {
     json!({ "cert": tls.cert.display().to_string(), "key": tls.key.display().to_string() })
 }
 
-fn stream(settings: &stream::Settings) -> Json {
+fn stream(settings: &stream::Settings, identity: Option<&Tls>) -> Json {
     json!({
         "listen": settings.listen.map(|listen| listen.to_string()),
+        "tls": identity.map(tls),
         "access": settings.access.map(stream::Access::word),
         "secret": settings.secret.as_ref().map(|_| MASK),
         "backlog": settings.hub.backlog,

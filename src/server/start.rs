@@ -140,9 +140,11 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let dispatcher = Dispatcher::new(commands);
     let (subscribers, subscribed) = watch::channel(settings.subscribers.clone());
     let shown = Arc::new(ArcSwap::from_pointee(settings.masked()));
-    let certificates = Certificates::new(settings.server.tls.as_ref(), settings.admin.tls.as_ref());
+    let certificates = Certificates::new(&settings);
+    let watched = certificates.any();
     let acceptor = |of: &Option<Arc<Certificate>>| of.as_ref().map(Certificate::acceptor);
     let (api_tls, admin_tls) = (acceptor(&certificates.server), acceptor(&certificates.admin));
+    let stream_tls = acceptor(&certificates.stream);
     let reloader = Arc::new(Reloader {
         path: path.to_owned(),
         clock: clock.clone(),
@@ -195,7 +197,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
             devices,
             router,
             settings.limits,
-            None,
+            stream_tls,
             stop.clone(),
         ));
     }
@@ -225,7 +227,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         let (reloader, stop) = (reloader.clone(), stop.clone());
         listeners.spawn(async move { reloader.watch(stop).await });
     }
-    if api_tls.is_some() || admin_tls.is_some() {
+    if watched {
         let (reloader, stop) = (reloader.clone(), stop.clone());
         listeners.spawn(async move { reloader.watch_certificates(stop).await });
     }

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{PATIENCE, Router, World, client, message, only};
+use super::edges::certify;
+use super::harness::{PATIENCE, Router, World, client, client_builder, message, only};
 
 async fn world(stream: &str) -> World {
     let world = World::new().await;
@@ -107,6 +108,40 @@ async fn a_message_reaches_subscribers_in_every_form() {
     assert_eq!(router.terminate().await, Some(0), "open streams do not hold it up");
     while let Some(rest) = forms[0].chunk().await.unwrap() {
         assert!(rest.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_over_tls_outlives_an_exchange_of_its_certificate() {
+    let world = world("tls = { cert = \"cert.pem\", key = \"key.pem\" }").await;
+    let trusting = |pem: &str| {
+        let root = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+        client_builder().tls_certs_only([root])
+    };
+    let first = certify(&world);
+    let router = world.router();
+    let stream = router.stream().replacen("http://", "https://", 1);
+    let mut streams = Vec::new();
+    for (client, version) in
+        [(trusting(&first), Version::HTTP_2), (trusting(&first).http1_only(), Version::HTTP_11)]
+    {
+        let asked = client.build().unwrap().get(format!("{stream}/bob/json")).send();
+        let mut response = asked.await.unwrap();
+        assert_eq!(response.version(), version);
+        until(&mut response, "open").await;
+        streams.push(response);
+    }
+    let second = trusting(&certify(&world)).build().unwrap();
+    let health = format!("{stream}/v1/health");
+    assert!(second.get(&health).send().await.is_err(), "the old one is in force");
+    let reloaded = router.call(reqwest::Method::POST, "/admin/v1/reload", None).await;
+    assert_eq!(reloaded.0, StatusCode::OK);
+    assert_eq!(reloaded.1["changed"], json!(["stream.tls"]), "{}", reloaded.1);
+    assert_eq!(reloaded.1["restart_needed"], json!([]), "{}", reloaded.1);
+    assert_eq!(second.get(&health).send().await.unwrap().status(), StatusCode::OK);
+    router.settle(&to("bob")).await;
+    for response in &mut streams {
+        until(response, "Order 7").await;
     }
 }
 
