@@ -102,10 +102,15 @@ fn stream(settings: &stream::Settings, identity: Option<&Tls>) -> Json {
         "tls": identity.map(tls),
         "access": settings.access.map(stream::Access::word),
         "secret": settings.secret.as_ref().map(|_| MASK),
+        "unifiedpush": settings.takes_unifiedpush(),
         "backlog": settings.hub.backlog,
         "backlog_ttl": show_duration(settings.hub.backlog_ttl),
         "max_subscribers": settings.hub.max_subscribers,
+        "max_subscribers_per_address": settings.bounds().max_subscribers_per_address,
+        "max_subscribers_per_topic": settings.hub.max_subscribers_per_topic,
+        "max_topics": settings.hub.max_topics,
         "max_topics_per_address": settings.hub.max_topics_per_address,
+        "rate": settings.rate().map(rate),
         "keepalive": show_duration(settings.keepalive),
     })
 }

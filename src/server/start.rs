@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pushyard_providers::stream::{Hub, Tokens};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -184,8 +184,13 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     if let Some(Stream { listener: devices, hub, tokens }) = stream {
         let state = StreamState {
             hub,
+            readers: Arc::new(Semaphore::new(stream::READERS)),
             tokens: Some(tokens).filter(|_| !settings.stream.is_open()),
+            unifiedpush: settings.stream.takes_unifiedpush(),
+            max_topics_per_address: settings.stream.hub.max_topics_per_address,
+            rate: settings.stream.rate(),
             keepalive: settings.stream.keepalive,
+            clock: clock.clone(),
             receipts,
             dispatcher: dispatcher.clone(),
             limits: settings.limits,
@@ -326,7 +331,7 @@ fn tell(
 
 /// The hub with its backlog, in the store's directory.
 async fn open_hub(settings: &Settings, clock: &Arc<Clock>) -> Result<Arc<Hub>, StartError> {
-    let (path, hub, clock) = (settings.store.path.clone(), settings.stream.hub, clock.clone());
+    let (path, hub, clock) = (settings.store.path.clone(), settings.stream.bounds(), clock.clone());
     let opening = tokio::task::spawn_blocking(move || Hub::open(&path, hub, clock));
     opening
         .await

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pushyard_providers::stream::{Form, Hub, Message, Subscription, event};
+use pushyard_providers::stream::{Form, Hub, Message, Place, Subscription, event};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::StreamState;
@@ -20,9 +21,10 @@ use super::question::{Question, Since};
 /// See the module.
 pub(super) struct Session {
     hub: Arc<Hub>,
+    /// Turns at the backlog.
+    readers: Arc<Semaphore>,
     topics: Arc<[Box<str>]>,
-    /// `None`: it asks for the backlog alone.
-    live: Option<Subscription>,
+    seat: Seat,
     question: Question,
     form: Form,
     phase: Phase,
@@ -31,6 +33,14 @@ pub(super) struct Session {
     pending: VecDeque<Message>,
     keepalive: Duration,
     closed: CancellationToken,
+}
+
+/// What a session holds as long as it lives.
+pub(super) enum Seat {
+    /// It stays and listens.
+    Live(Subscription),
+    /// It asks for the backlog alone.
+    Poll { _place: Place },
 }
 
 #[derive(Clone, Copy)]
@@ -45,15 +55,19 @@ impl Session {
     pub(super) fn new(
         state: &StreamState,
         topics: Arc<[Box<str>]>,
-        live: Option<Subscription>,
+        seat: Seat,
         question: Question,
         form: Form,
     ) -> Self {
-        let phase = if live.is_some() { Phase::Open } else { Phase::Begin };
+        let phase = match &seat {
+            Seat::Live(_) => Phase::Open,
+            Seat::Poll { .. } => Phase::Begin,
+        };
         Self {
             hub: Arc::clone(&state.hub),
+            readers: Arc::clone(&state.readers),
             topics,
-            live,
+            seat,
             question,
             form,
             phase,
@@ -123,6 +137,8 @@ impl Session {
         read: impl FnOnce(&Hub, &[Box<str>]) -> Result<T, String> + Send + 'static,
     ) -> io::Result<T> {
         let (hub, topics) = (Arc::clone(&self.hub), Arc::clone(&self.topics));
+        // Closed only by its owner, who is never done with it.
+        let _turn = self.readers.acquire().await.map_err(io::Error::other)?;
         let read = tokio::task::spawn_blocking(move || read(&hub, &topics)).await;
         read.map_err(io::Error::other)?.map_err(io::Error::other)
     }
@@ -132,7 +148,10 @@ impl Session {
         let silence = tokio::time::sleep(self.keepalive);
         let mut silence = std::pin::pin!(silence);
         loop {
-            let live = self.live.as_mut()?;
+            let live = match &mut self.seat {
+                Seat::Live(live) => live,
+                Seat::Poll { .. } => return None,
+            };
             tokio::select! {
                 message = live.next() => {
                     let message = message?;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::edges::certify;
 use super::harness::{PATIENCE, Router, World, client, client_builder, message, only};
 
-async fn world(stream: &str) -> World {
+pub(super) async fn world(stream: &str) -> World {
     let world = World::new().await;
     let text = std::fs::read_to_string(world.config()).unwrap();
     let text = text.replace(r#"[["apns"], ["fcm"]]"#, r#"[["stream"]]"#);
@@ -23,16 +23,16 @@ async fn world(stream: &str) -> World {
     world
 }
 
-fn to(topic: &str) -> Value {
+pub(super) fn to(topic: &str) -> Value {
     message(&[json!({"kind": "stream", "topic": topic})])
 }
 
-async fn get(router: &Router, path: &str) -> Response {
+pub(super) async fn get(router: &Router, path: &str) -> Response {
     client().get(format!("{}{path}", router.stream())).send().await.unwrap()
 }
 
 /// The next piece of a stream that holds this text.
-async fn until(response: &mut Response, text: &str) -> String {
+pub(super) async fn until(response: &mut Response, text: &str) -> String {
     let mut seen = String::new();
     let reading = async {
         while !seen.contains(text) {
@@ -264,7 +264,7 @@ async fn a_subscriber_that_never_reads_is_dropped_while_another_goes_on() {
     drop(silent);
 }
 
-fn figure(text: &Value, name: &str) -> Option<f64> {
+pub(super) fn figure(text: &Value, name: &str) -> Option<f64> {
     let line = text.as_str()?.lines().find(|line| line.starts_with(name))?;
     line.rsplit(' ').next()?.parse().ok()
 }

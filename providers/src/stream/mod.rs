@@ -10,8 +10,11 @@
 
 mod backlog;
 mod hub;
+mod listeners;
 mod message;
+mod pace;
 mod payload;
+mod text;
 mod token;
 
 use std::sync::Arc;
@@ -29,8 +32,10 @@ use crate::{
     Proves, Provider, Push, VendorRequest,
 };
 
-pub use hub::{Full, Hub, HubFigures, HubSettings, QUEUE, Subscription};
+pub use hub::{BacklogBroken, Hub, HubFigures, HubSettings, HubStats};
+pub use listeners::{Full, Place, QUEUE, Subscription, network};
 pub use message::{Form, ID_LENGTH, Message, Seen, event};
+pub use text::{LARGEST_TEXT, Text};
 pub use token::Tokens;
 
 /// The kind. Built from settings alone it has no hub and takes nothing; the
@@ -72,7 +77,12 @@ pub fn provider(hub: Arc<Hub>) -> Arc<dyn Provider> {
 pub fn is_topic(name: &str) -> bool {
     (1..=LONGEST_TOPIC).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        && !RESERVED.contains(&name)
+        && !is_reserved(name)
+}
+
+/// Whether an ntfy server keeps the name for itself.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
 }
 
 struct Stream {
