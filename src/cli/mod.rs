@@ -17,6 +17,7 @@ mod dead_letters;
 mod demo;
 mod events;
 mod failure;
+mod files;
 mod load;
 mod order;
 mod providers;

@@ -12,6 +12,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
+use super::files;
 use super::signals::{Signals, Told};
 use crate::server::Server;
 
@@ -41,6 +42,8 @@ pub(super) struct ServeArgs {
 
 /// Runs it to its end.
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    // The stream listener holds a connection for each device.
+    files::raise();
     // Caught before anything is opened, so that nothing is ever left half open.
     let mut signals = Signals::new()
         .map_err(|error| Failure::told(format!("cannot catch SIGTERM and SIGINT: {error}")))?;
