@@ -194,12 +194,14 @@ fn stream(mut table: Table<'_>) -> Stream {
         table.fault_at("keepalive", "must be from 1s to 70s: clients give up after 77s of silence");
     }
     let unifiedpush = table.flag("unifiedpush").at().map(|at| at.value);
+    let scheduled = table.flag("scheduled").or(default.scheduled);
     let rate = rate(&mut table);
     table.finish();
     let access = [Access::Open, Access::Token].into_iter().find(|one| Some(one.word()) == word);
     let settings = stream::Settings {
         access,
         unifiedpush,
+        scheduled,
         hub,
         max_subscribers_per_address,
         rate,

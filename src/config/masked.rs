@@ -103,6 +103,7 @@ fn stream(settings: &stream::Settings, identity: Option<&Tls>) -> Json {
         "access": settings.access.map(stream::Access::word),
         "secret": settings.secret.as_ref().map(|_| MASK),
         "unifiedpush": settings.takes_unifiedpush(),
+        "scheduled": settings.scheduled,
         "backlog": settings.hub.backlog,
         "backlog_ttl": show_duration(settings.hub.backlog_ttl),
         "max_subscribers": settings.hub.max_subscribers,

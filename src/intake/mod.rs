@@ -18,6 +18,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use pushyard_providers::stream::{Hub, KIND};
 use rand::rngs::StdRng;
 
 pub use device::{CancelFilter, DEVICE_FIELDS, cancel_filter, device, name_fault};
@@ -38,6 +39,17 @@ use validate::Rules;
 pub struct Intake {
     ids: Mutex<(IdGenerator, StdRng)>,
     clock: Arc<Clock>,
+}
+
+/// Lets stream devices that ask for it see what is scheduled. Of a message that has
+/// been accepted.
+pub fn expect(hub: &Hub, message: &Message) {
+    let at = message.not_before().ms() / 1000;
+    for (delivery, address) in message.scheduled(KIND.name) {
+        if let Some(topic) = address.get("topic") {
+            hub.expect(topic, at, delivery.as_u128());
+        }
+    }
 }
 
 /// Who offers a message, and under which key.

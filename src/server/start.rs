@@ -23,10 +23,11 @@ use crate::clock::{Clock, Now};
 use crate::config::{self, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
 use crate::feedback::{self, OperatorTarget, OutboxParts, Receipts, Subscriber};
+use crate::intake;
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
 use crate::stack::{Meter, ProviderStack, stack};
 use crate::store::{self, Start, Store, embedded};
-use crate::stream::{self, StreamState};
+use crate::stream::{self, Schedule, StreamState};
 use crate::telemetry::{self, Telemetry};
 
 /// Commands to the dispatcher that may wait: each is a request that a listener
@@ -112,7 +113,8 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         clock.now(),
         rand::random(),
     );
-    let (engine, effects) = recover(engine, store.clone(), &found, &settings, clock.now()).await?;
+    let (engine, effects) =
+        recover(engine, store.clone(), hub.clone(), &found, &settings, clock.now()).await?;
     let stops = Stops::default();
     let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let (commands, inbox) = mpsc::channel(INBOX);
@@ -164,6 +166,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         store: store.clone(),
         receipts: receipts.clone(),
         stream_tokens: tokens.clone(),
+        stream_hub: hub.clone().filter(|_| settings.stream.scheduled),
         clock: clock.clone(),
         authenticator: authenticator.clone(),
         limits: settings.limits,
@@ -184,6 +187,11 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     if let Some(Stream { listener: devices, hub, tokens }) = stream {
         let state = StreamState {
             hub,
+            schedule: settings.stream.scheduled.then(|| Schedule {
+                store: store.clone(),
+                catalog: providers.clone(),
+                receipts: receipts.clone(),
+            }),
             readers: Arc::new(Semaphore::new(stream::READERS)),
             tokens: Some(tokens).filter(|_| !settings.stream.is_open()),
             unifiedpush: settings.stream.takes_unifiedpush(),
@@ -387,6 +395,7 @@ pub(super) fn stacks(
 async fn recover(
     mut engine: Engine,
     store: Arc<dyn Store>,
+    hub: Option<Arc<Hub>>,
     found: &Start,
     settings: &Settings,
     now: Now,
@@ -440,10 +449,14 @@ async fn recover(
         }
         engine.on(Event::Careful { time: CAREFUL, safe }, now, &mut effects);
     }
+    let hub = hub.filter(|_| settings.stream.scheduled);
     let reading = tokio::task::spawn_blocking(move || {
         let mut messages = 0_u64;
         let read = store.recover(&mut |found| {
             messages += 1;
+            if let Some(hub) = &hub {
+                intake::expect(hub, &found.message);
+            }
             engine.on(Event::Recovered(Box::new(found)), now, &mut effects);
         });
         read.map(|()| (engine, effects, messages))

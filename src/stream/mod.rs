@@ -12,6 +12,7 @@ mod session;
 mod settings;
 mod socket;
 mod unified;
+mod upcoming;
 mod visitors;
 
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ use crate::telemetry::Telemetry;
 pub use access::Access;
 pub use pushyard_providers::stream::KIND;
 pub use settings::Settings;
+pub use upcoming::Schedule;
 
 /// Reads of the backlog at once. They block threads that all rooms share, and the
 /// disk gains nothing from more.
@@ -58,6 +60,8 @@ pub const READERS: usize = 16;
 pub struct StreamState {
     /// Topics and their subscribers.
     pub hub: Arc<Hub>,
+    /// What is to come; `None`: nobody is told before its time.
+    pub schedule: Option<Schedule>,
     /// Turns at the backlog: [`READERS`].
     pub readers: Arc<Semaphore>,
     /// Tokens; `None`: whoever reaches the listener may listen.

@@ -29,6 +29,8 @@ pub(super) enum Since {
 pub(super) struct Question {
     pub(super) poll: bool,
     pub(super) since: Since,
+    /// Also what is to come.
+    pub(super) scheduled: bool,
     filter: Filter,
     auth: Option<String>,
 }
@@ -96,6 +98,7 @@ impl Question {
         Ok(Self {
             poll,
             since: since(asked.find(&["x-since", "since", "si"]).as_deref(), poll)?,
+            scheduled: asked.truth(&["x-scheduled", "scheduled", "sched"]),
             filter: Filter {
                 id: asked.find(&["x-id", "id"]),
                 message: asked.find(&["x-message", "message", "m"]),

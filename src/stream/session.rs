@@ -1,5 +1,5 @@
 //! One subscription from its first byte to its last: `open`, what the backlog
-//! has, then what comes.
+//! has, what is scheduled where it asks for that, then what comes.
 //!
 //! The subscriber is registered before the backlog is read, so nothing is lost
 //! between the two; what comes from both is known by its row and told once.
@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::StreamState;
 use super::question::{Question, Since};
+use super::upcoming::Schedule;
 
 /// See the module.
 pub(super) struct Session {
     hub: Arc<Hub>,
+    schedule: Option<Schedule>,
     /// Turns at the backlog.
     readers: Arc<Semaphore>,
     topics: Arc<[Box<str>]>,
@@ -48,6 +50,7 @@ enum Phase {
     Open,
     Begin,
     Backlog,
+    Upcoming,
     Live,
 }
 
@@ -65,6 +68,7 @@ impl Session {
         };
         Self {
             hub: Arc::clone(&state.hub),
+            schedule: state.schedule.clone(),
             readers: Arc::clone(&state.readers),
             topics,
             seat,
@@ -98,6 +102,7 @@ impl Session {
                 }
                 Phase::Begin => self.begin().await?,
                 Phase::Backlog => self.read_on().await?,
+                Phase::Upcoming => self.look_ahead().await?,
                 Phase::Live => return Ok(self.listen().await),
             }
         }
@@ -126,9 +131,22 @@ impl Session {
         let (found, last) = self.reading(move |hub, topics| hub.after(topics, from)).await?;
         match last {
             Some(last) => self.told = last,
-            None => self.phase = Phase::Live,
+            None => self.phase = Phase::Upcoming,
         }
         self.pending = found.into();
+        Ok(())
+    }
+
+    /// ntfy's server has what is scheduled in its backlog and so shows it with that:
+    /// not to who wants nothing of the backlog or the latest alone.
+    async fn look_ahead(&mut self) -> io::Result<()> {
+        if let Some(schedule) = self.schedule.clone().filter(|_| self.question.scheduled) {
+            let look = move |hub: &Hub, topics: &[Box<str>]| {
+                schedule.of(hub, topics).map_err(|error| error.to_string())
+            };
+            self.pending = self.reading(look).await?.into();
+        }
+        self.phase = Phase::Live;
         Ok(())
     }
 

@@ -35,6 +35,8 @@ pub struct Settings {
     pub secret: Option<Secret>,
     /// Whether UnifiedPush senders may publish; `None`: where no token is needed.
     pub unifiedpush: Option<bool>,
+    /// Whether who asks for what is scheduled is shown it before its time.
+    pub scheduled: bool,
     /// The hub's bounds, but for what is counted by address.
     pub hub: HubSettings,
     /// `None`: see [`Settings::bounds`].
@@ -87,6 +89,7 @@ impl Default for Settings {
             access: None,
             secret: None,
             unifiedpush: None,
+            scheduled: true,
             hub: HubSettings {
                 backlog: 1000,
                 // As long as ntfy's own server keeps messages.

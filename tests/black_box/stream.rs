@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::edges::certify;
-use super::harness::{PATIENCE, Router, World, client, client_builder, message, only};
+use super::harness::{PATIENCE, Router, World, client, client_builder, message, only, pushyard};
 
 pub(super) async fn world(stream: &str) -> World {
     let world = World::new().await;
@@ -179,6 +179,48 @@ async fn what_was_accepted_is_there_after_kill_9_and_since_an_id_goes_on() {
 }
 
 #[tokio::test]
+async fn what_is_scheduled_is_shown_to_who_asks_until_it_is_taken_back() {
+    let world = world("").await;
+    let router = world.router();
+    let now = router.settle(&to("later")).await;
+    let sent = only(&now)["provider_message_id"].as_str().unwrap().to_owned();
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let mut scheduled = to("later");
+    scheduled["deliver_at"] = json!(soon.to_string());
+    let post = reqwest::Method::POST;
+    let (_, accepted) = router.call(post, "/v1/messages", Some(&scheduled)).await;
+    let delivery = accepted["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let polled = async |router: &Router, query: &str| -> Vec<Value> {
+        let text = get(router, &format!("/later/json?poll=1{query}")).await.text().await.unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert_eq!(polled(&router, "").await.len(), 1, "nobody is shown what they did not ask for");
+    assert_eq!(polled(&router, "&since=latest&scheduled=1").await.len(), 1);
+    assert_eq!(polled(&router, "&since=none&scheduled=1").await.len(), 0);
+    for query in ["&scheduled=1", "&sched=true&since=all", "&since=1h&scheduled=1"] {
+        let found = polled(&router, query).await;
+        assert_eq!((found.len(), &found[0]["id"]), (2, &json!(sent)), "{query}");
+        let coming = &found[1];
+        assert_eq!(coming["message"], "Order 7");
+        assert_eq!(coming["time"], json!(soon.as_second()), "{coming}");
+        assert!(coming["pushyard"].as_str().unwrap().starts_with(&delivery), "{coming}");
+    }
+    assert_eq!(polled(&router, "&scheduled=1&title=other").await.len(), 0, "filters hold");
+    router.kill();
+    let router = world.router();
+    assert_eq!(polled(&router, "&scheduled=1").await.len(), 2, "it is known after kill -9");
+    let path = format!("/v1/messages/{}", accepted["id"].as_str().unwrap());
+    let (status, _) = router.call(reqwest::Method::DELETE, &path, None).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let gone = async {
+        while polled(&router, "&scheduled=1").await.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_token_opens_its_topic_and_nothing_else() {
     let world = world("access = \"token\"").await;
     let router = world.router();
@@ -267,4 +309,21 @@ async fn a_subscriber_that_never_reads_is_dropped_while_another_goes_on() {
 pub(super) fn figure(text: &Value, name: &str) -> Option<f64> {
     let line = text.as_str()?.lines().find(|line| line.starts_with(name))?;
     line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn the_bench_holds_subscribers_of_each_format_and_reaches_all() {
+    for format in ["json", "ws", "sse"] {
+        let bench = move || {
+            let words = ["bench", "stream", "--subscribers", "20", "--messages", "2", "--json"];
+            pushyard().args(words).args(["--format", format]).output().unwrap()
+        };
+        let ended = tokio::task::spawn_blocking(bench).await.unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let figures: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!((&figures["format"], &figures["missing"]), (&json!(format), &json!(0)));
+        assert_eq!(figures["subscribers_left"], 20, "{figures}");
+        assert_eq!(figures["to_each"]["count"], 40, "{figures}");
+        assert_eq!(figures["to_all"]["count"], 2, "{figures}");
+    }
 }

@@ -16,13 +16,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::backlog::{Backlog, Entry};
 use super::listeners::{Full, Place, Shared, Subscription};
 use super::message::{self, Message};
 use super::pace::Pace;
+use super::payload;
 use super::text::Text;
+use super::upcoming::Upcoming;
 use crate::clock::Clock;
+use crate::template::Filling;
+use crate::{Invalid, Push};
 
 /// Messages of one commit.
 const BATCH: usize = 512;
@@ -35,6 +40,9 @@ const QUEUED_BYTES: usize = 64 << 20;
 
 /// Messages that one look into the backlog brings.
 const PAGE: usize = 64;
+
+/// Of a message that is not in the backlog; the first row is 1.
+const NO_ROW: u64 = 0;
 
 const LOCK: &str = "no code panics while it holds this lock";
 
@@ -64,6 +72,7 @@ pub struct Hub {
     backlog: Arc<Backlog>,
     shared: Arc<Shared>,
     pace: Arc<Pace>,
+    upcoming: Upcoming,
     inbox: Mutex<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -86,6 +95,21 @@ pub(super) enum Published {
     Nobody,
     /// The backlog cannot be written.
     Broken,
+}
+
+/// A delivery whose time has not come.
+#[derive(Clone, Copy, Debug)]
+pub struct Coming<'a> {
+    /// Its id.
+    pub delivery: Uuid,
+    /// Where.
+    pub topic: &'a str,
+    /// The string that every payload carries.
+    pub pushyard: &'a str,
+    /// When, in unix seconds.
+    pub at: u64,
+    /// How long it is worth sending from then on.
+    pub life: Duration,
 }
 
 /// The backlog cannot be written until it is opened anew.
@@ -148,6 +172,7 @@ impl Hub {
             backlog,
             shared,
             pace,
+            upcoming: Upcoming::default(),
             inbox: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
         }))
@@ -276,6 +301,36 @@ impl Hub {
             backlog,
             dropped_slow: listeners.dropped,
         }
+    }
+
+    /// Notes that a delivery is for this topic at `at` (unix seconds).
+    pub fn expect(&self, topic: &str, at: u64, delivery: u128) {
+        self.upcoming.expect(topic, at, delivery, self.clock.unix_s());
+    }
+
+    /// What was noted of a topic and is still to come: times (unix seconds) and
+    /// deliveries, soonest first, at most so many.
+    pub fn upcoming(&self, topic: &str, most: usize) -> Vec<(u64, u128)> {
+        self.upcoming.of(topic, most, self.clock.unix_s())
+    }
+
+    /// A message as it will be when it is published.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it cannot be.
+    pub fn preview(&self, push: &Push, coming: &Coming<'_>) -> Result<Message, Invalid> {
+        let Coming { delivery, topic, pushyard, at, life } = *coming;
+        let expires = at.saturating_add(life.min(self.settings.backlog_ttl).as_secs());
+        let filling = Filling {
+            address: topic,
+            delivery: "",
+            pushyard,
+            ttl: life.as_secs(),
+            expires_at: expires,
+        };
+        let rest = payload::encode(push)?.body.render(&filling);
+        let line = message::line(&message::id(delivery, topic), at, expires, topic, &rest);
+        Ok(Message::new(NO_ROW, topic, at, expires, line))
     }
 
     /// What a stock server tells of itself.

@@ -16,6 +16,7 @@ mod pace;
 mod payload;
 mod text;
 mod token;
+mod upcoming;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use crate::{
     Proves, Provider, Push, VendorRequest,
 };
 
-pub use hub::{BacklogBroken, Hub, HubFigures, HubSettings, HubStats};
+pub use hub::{BacklogBroken, Coming, Hub, HubFigures, HubSettings, HubStats};
 pub use listeners::{Full, Place, QUEUE, Subscription, network};
 pub use message::{Form, ID_LENGTH, Message, Seen, event};
 pub use text::{LARGEST_TEXT, Text};
