@@ -133,7 +133,13 @@ impl Check<'_> {
         let listen = file.listen.at().map(|at| at.value);
         let settings = stream::Settings { listen, secret, ..file.settings };
         if settings.is_open() && listen.is_some_and(|at| !at.ip().is_loopback()) {
-            self.warn("stream.access is \"open\": whoever knows a topic can read it");
+            self.warn(match settings.takes_unifiedpush() {
+                true => {
+                    "stream.access is \"open\": whoever knows a topic can read it, and write into \
+                     it as a UnifiedPush sender; unifiedpush = false forbids the latter"
+                }
+                false => "stream.access is \"open\": whoever knows a topic can read it",
+            });
         }
         settings
     }
