@@ -108,7 +108,7 @@ impl Shared {
             Some(held) => self.commit(Arc::clone(&body), held).await?,
         }
         if let Some(hub) = &self.state.stream_hub {
-            intake::expect(hub, body.message());
+            intake::coming::expect(hub, body.message());
         }
         Ok(Submitted::New(body))
     }

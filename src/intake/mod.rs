@@ -6,6 +6,7 @@
 //! [`Intake::prepare`] gives the result its id. `idempotency` answers whether the
 //! message has been here before.
 
+pub mod coming;
 mod device;
 mod fault;
 pub mod idempotency;
@@ -18,7 +19,6 @@ mod validate;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use pushyard_providers::stream::{Hub, KIND};
 use rand::rngs::StdRng;
 
 pub use device::{CancelFilter, DEVICE_FIELDS, cancel_filter, device, name_fault};
@@ -39,17 +39,6 @@ use validate::Rules;
 pub struct Intake {
     ids: Mutex<(IdGenerator, StdRng)>,
     clock: Arc<Clock>,
-}
-
-/// Lets stream devices that ask for it see what is scheduled. Of a message that has
-/// been accepted.
-pub fn expect(hub: &Hub, message: &Message) {
-    let at = message.not_before().ms() / 1000;
-    for (delivery, address) in message.scheduled(KIND.name) {
-        if let Some(topic) = address.get("topic") {
-            hub.expect(topic, at, delivery.as_u128());
-        }
-    }
 }
 
 /// Who offers a message, and under which key.

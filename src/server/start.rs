@@ -455,7 +455,7 @@ async fn recover(
         let read = store.recover(&mut |found| {
             messages += 1;
             if let Some(hub) = &hub {
-                intake::expect(hub, &found.message);
+                intake::coming::expect(hub, &found.message);
             }
             engine.on(Event::Recovered(Box::new(found)), now, &mut effects);
         });
