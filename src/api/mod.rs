@@ -31,6 +31,7 @@ use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, post};
 use pushyard_providers::stream::Tokens;
+use pushyard_providers::stream::{Hub, Tokens};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -71,6 +72,8 @@ pub struct ApiState {
     pub receipts: Arc<Receipts>,
     /// Opens topics of the stream listener, where there is one.
     pub stream_tokens: Option<Arc<Tokens>>,
+    /// Where stream devices listen, if they may see what is scheduled.
+    pub stream_hub: Option<Arc<Hub>>,
     /// The time.
     pub clock: Arc<Clock>,
     /// Who may ask.

@@ -107,6 +107,9 @@ impl Shared {
             None => self.state.dispatcher.submit(Arc::clone(&body)).await?,
             Some(held) => self.commit(Arc::clone(&body), held).await?,
         }
+        if let Some(hub) = &self.state.stream_hub {
+            intake::coming::expect(hub, body.message());
+        }
         Ok(Submitted::New(body))
     }
 

@@ -18,6 +18,7 @@ mod demo;
 mod events;
 mod explain;
 mod failure;
+mod files;
 mod load;
 mod order;
 mod providers;

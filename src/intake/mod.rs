@@ -6,6 +6,7 @@
 //! [`Intake::prepare`] gives the result its id. `idempotency` answers whether the
 //! message has been here before.
 
+pub mod coming;
 mod device;
 mod fault;
 pub mod idempotency;

@@ -16,4 +16,5 @@ mod self_hosted;
 mod operators;
 mod receiver;
 mod stream;
+mod stream_bounds;
 mod registry;

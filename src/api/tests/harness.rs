@@ -433,6 +433,7 @@ impl House {
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let (router, _) = routers(ApiState {
             stream_tokens: Some(Arc::new(Tokens::new(b"secret"))),
+            stream_hub: None,
             catalog: Arc::new(ArcSwap::from_pointee(catalog())),
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),

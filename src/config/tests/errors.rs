@@ -157,6 +157,7 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
         tls("admin", "empty", "words"),
         tls("admin", "words", "gone.pem"),
         tls("admin", "broken.pem", "key.pem"),
+        tls("stream", "cert.pem", "other-key.pem"),
         "[server]\ntls = {}\n[admin]\ntls = true".to_owned(),
         "[server]\ntls = { cert = \"cert.pem\", keys = \"key.pem\" }".to_owned(),
     ];
@@ -166,6 +167,7 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
     2:16: admin.tls.cert: file conf/empty is empty
     2:31: admin.tls.key: file conf/gone.pem does not exist; relative paths begin at the configuration file
     2:16: admin.tls.cert: file conf/broken.pem: the first certificate in it cannot be read
+    2:34: stream.tls.key: file conf/other-key.pem: is not the key of the first certificate in cert
     2:7: server.tls.cert: is required
     2:7: server.tls.key: is required
     4:7: admin.tls: must be a table, not true or false
