@@ -30,7 +30,6 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, post};
-use pushyard_providers::stream::Tokens;
 use pushyard_providers::stream::{Hub, Tokens};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
