@@ -5,6 +5,7 @@
 mod auth;
 mod batch;
 mod client;
+mod docs;
 mod gone;
 mod layers;
 mod list;
@@ -53,6 +54,7 @@ use crate::intake::idempotency::InProgress;
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use docs::Docs;
 use submit::Commits;
 
 /// What the api listener works with.
@@ -89,6 +91,8 @@ struct Shared {
     registering: users::Registering,
     /// The description, serialised once.
     openapi: Bytes,
+    /// The same as a page.
+    docs: Docs,
 }
 
 /// All routes of the api listener.
@@ -104,9 +108,9 @@ pub fn router(state: ApiState) -> Router {
         .routes(routes!(users::put_device, users::show_device, users::remove_device))
         .routes(routes!(gone::list))
         .routes(routes!(openapi::describe))
+        .routes(routes!(docs::show))
         .split_for_parts();
-    // Strings and lists: serialising them does not fail.
-    let document = serde_json::to_vec(&openapi::complete(document)).unwrap_or_default();
+    let document = openapi::complete(&document);
     let layers = ServiceBuilder::new()
         .layer(RequestId) // every answer has one
         .layer(Observe::new(Arc::clone(&state.telemetry), "api")) // and is counted
@@ -118,7 +122,8 @@ pub fn router(state: ApiState) -> Router {
         in_progress: InProgress::default(),
         commits: Commits::default(),
         registering: users::Registering::default(),
-        openapi: document.into(),
+        docs: Docs::of(&document),
+        openapi: document.to_string().into(),
         state,
     };
     routes

@@ -2,6 +2,7 @@
 
 mod batch;
 mod calls;
+mod description;
 mod faults;
 mod harness;
 mod receipts;
