@@ -27,7 +27,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{
-    Authenticator, Observe, Page, Parameters, Problem, RequestId, Segment, panicked,
+    Authenticator, HeaderLimit, Observe, Page, Parameters, Problem, RequestId, Segment, panicked,
     unknown_method, unknown_path,
 };
 use crate::clock::Clock;
@@ -124,7 +124,8 @@ pub fn router(state: AdminState) -> Router {
             ServiceBuilder::new()
                 .layer(RequestId)
                 .layer(Observe::new(state.telemetry.clone(), "admin"))
-                .layer(CatchPanicLayer::custom(panicked)),
+                .layer(CatchPanicLayer::custom(panicked))
+                .layer(HeaderLimit::new(&state.limits)),
         )
         .with_state(Arc::new(state))
 }

@@ -115,6 +115,7 @@ pub fn router(state: ApiState) -> Router {
         .layer(RequestId) // every answer has one
         .layer(Observe::new(Arc::clone(&state.telemetry), "api")) // and is counted
         .layer(CatchPanicLayer::custom(problem::panicked)) // a fault of ours is an answer, too
+        .layer(HeaderLimit::new(&state.limits)) // 431
         .layer(Admit::new(state.limits.max_requests)) // refuses at once what is too much
         .layer(from_fn_with_state(Arc::clone(&state.authenticator), rate::tell)); // "slow down"
     let shared = Shared {

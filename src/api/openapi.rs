@@ -61,7 +61,7 @@ const WRITING: &[Code] = &[Code::StoreUnavailable, Code::ShuttingDown];
 
 /// Where to go on from an answer: from a call and its status to another call, whose
 /// parameters are found there (OpenAPI 3.1.0, "Link Object").
-const LINKS: &[(&str, &str, &str, &[(&str, &str)])] = &[
+const LINKS: &[(&str, &str, &str, Places)] = &[
     ("submitMessage", "202", "getMessage", MESSAGE),
     ("submitMessage", "202", "cancelMessage", MESSAGE),
     ("putDevice", "200", "getDevice", DEVICE),
@@ -71,10 +71,12 @@ const LINKS: &[(&str, &str, &str, &[(&str, &str)])] = &[
     ("putDevice", "201", "eraseUser", USER),
 ];
 
-const MESSAGE: &[(&str, &str)] = &[("id", "$response.body#/id")];
-const USER: &[(&str, &str)] = &[("user", "$request.path.user")];
-const DEVICE: &[(&str, &str)] =
-    &[("user", "$request.path.user"), ("device", "$request.path.device")];
+/// Parameters, each with where its value stands.
+type Places = &'static [(&'static str, &'static str)];
+
+const MESSAGE: Places = &[("id", "$response.body#/id")];
+const USER: Places = &[("user", "$request.path.user")];
+const DEVICE: Places = &[("user", "$request.path.user"), ("device", "$request.path.device")];
 
 #[derive(utoipa::OpenApi)]
 #[openapi(

@@ -32,7 +32,7 @@ use tower::ServiceBuilder;
 use self::question::Question;
 use self::refusal::Refusal;
 use self::session::Session;
-use crate::api::{Observe, receive};
+use crate::api::{HeaderLimit, Observe, receive};
 use crate::dispatch::{Dispatcher, Limits};
 use crate::feedback::Receipts;
 use crate::telemetry::Telemetry;
@@ -116,6 +116,7 @@ struct Shared {
 /// All routes of the devices' listener.
 pub fn router(state: StreamState) -> Router {
     let observe = Observe::new(Arc::clone(&state.telemetry), "stream");
+    let headers = HeaderLimit::new(&state.limits);
     let shared = Arc::new(Shared { state, sockets: Mutex::default() });
     Router::new()
         .route("/", get(page))
@@ -125,7 +126,7 @@ pub fn router(state: StreamState) -> Router {
         .route("/{topics}/{form}", get(subscribe).put(forbidden).delete(forbidden))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        .layer(ServiceBuilder::new().layer(observe).layer(from_fn(cross_origin)))
+        .layer(ServiceBuilder::new().layer(observe).layer(headers).layer(from_fn(cross_origin)))
         .with_state(shared)
 }
 

@@ -525,11 +525,15 @@ async fn requests_are_counted_by_template_never_by_id() {
     for path in ["/v1/messages/no-id", "/nowhere", "/v1/messages/batch"] {
         house.get(path).await;
     }
+    let large = "x".repeat(Limits::default().max_header_bytes as usize);
+    let refused = with(request(Method::GET, "/v1/messages", Body::empty()), "x-large", &large);
+    assert_eq!(house.send(refused).await.status, 431);
     let text = house.metrics();
     for line in [
         r#"pushyard_http_requests_total{listener="api",path="/v1/messages/{id}",status="404"} 1"#,
         r#"pushyard_http_requests_total{listener="api",path="other",status="404"} 1"#,
         r#"pushyard_http_requests_total{listener="api",path="/v1/messages/batch",status="405"} 1"#,
+        r#"pushyard_http_requests_total{listener="api",path="/v1/messages",status="431"} 1"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
