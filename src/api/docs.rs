@@ -171,7 +171,7 @@ fn article(call: &Call<'_>, document: &Value) -> String {
     for (kind, content) in members(&body["content"]) {
         html += &format!("<h4>Body <code>{}</code></h4>", escape(kind));
         html += &prose(&body["description"]);
-        html += &fields(resolve(&content["schema"], document));
+        html += &fields(resolve(&content["schema"], document), document);
     }
     html += &format!("<h4>Example</h4><pre>{}</pre>", escape(&curl(call)));
     html += "<h4>Answers</h4><table class=\"answers\">";
@@ -258,30 +258,33 @@ fn shapes(document: &Value) -> String {
         format!(
             "<article id=\"shape-{name}\"><h3>{name}</h3>{}{}</article>",
             prose(&shape["description"]),
-            fields(shape)
+            fields(shape, document)
         )
     });
     format!("<section id=\"shapes\"><h2>Shapes</h2>{}</section>", each.collect::<String>())
 }
 
-/// The fields of an object, or of each of the objects that it may be.
-fn fields(of: &Value) -> String {
-    let ways = ["oneOf", "allOf"].into_iter().flat_map(|key| list(&of[key]));
+/// The fields of an object, what it must have first; or of each that it may be.
+fn fields(of: &Value, document: &Value) -> String {
     let mut html = String::new();
     if of.get("properties").is_some() {
-        let rows = members(&of["properties"]).map(|(name, field)| {
-            let required = list(&of["required"]).iter().any(|required| required == name);
+        let is_required = |name: &String| list(&of["required"]).iter().any(|one| one == name);
+        let rows = |required: bool| {
+            let some = members(&of["properties"]);
+            let some = some.filter(move |(name, _)| is_required(name) == required);
             let note = if required { "required" } else { "" };
-            row(name, note, field, &prose(&field["description"]))
-        });
-        html += &format!("<table>{}</table>", rows.collect::<String>());
+            some.map(move |(name, field)| {
+                row(name, note, field, &prose(&resolve(field, document)["description"]))
+            })
+        };
+        html += &format!("<table>{}</table>", rows(true).chain(rows(false)).collect::<String>());
     }
-    for way in ways {
+    for way in ["oneOf", "allOf"].into_iter().flat_map(|key| list(&of[key])) {
         let title = escaped(&way["title"]);
         html += &match way.get("$ref") {
             Some(_) => format!("<p>{}</p>", shape(way)),
-            None if title.is_empty() => fields(way),
-            None => format!("<h4>{title}</h4>{}", fields(way)),
+            None if title.is_empty() => fields(way, document),
+            None => format!("<h4>{title}</h4>{}", fields(way, document)),
         };
     }
     html

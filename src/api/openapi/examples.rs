@@ -41,7 +41,9 @@ pub(super) fn add(id: &str, operation: &mut Value) {
 /// A problem of each code, for all calls that may end with it.
 pub(super) fn problems() -> Value {
     let shown = |code: &Code| (code.word().to_owned(), json!({"value": problem(*code)}));
-    Code::ALL.iter().filter(|code| **code != Code::Timeout).map(shown).collect::<Map<_, _>>().into()
+    // One has no body, the other is the operators'.
+    let told = |code: &&Code| !matches!(code, Code::Timeout | Code::NotDead);
+    Code::ALL.iter().filter(told).map(shown).collect::<Map<_, _>>().into()
 }
 
 fn problem(code: Code) -> Problem {

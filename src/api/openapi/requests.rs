@@ -219,8 +219,11 @@ fn address_of(kind: &Kind) -> Value {
         ),
         ("registered_at".to_owned(), time("When the app registered it.")),
     ]);
+    let choices: Vec<_> = with(Need::OneOf).map(|field| format!("`{}`", field.name)).collect();
+    let one = format!("Exactly one of {}.", choices.join(", "));
     for field in kind.fields {
-        properties.insert(field.name.to_owned(), line(1, MAX_ADDRESS_FIELD, None));
+        let about = (field.need == Need::OneOf).then_some(&*one);
+        properties.insert(field.name.to_owned(), line(1, MAX_ADDRESS_FIELD, about));
     }
     let required = with(Need::Required).map(|field| field.name);
     let mut shape = json!({
