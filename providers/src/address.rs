@@ -29,7 +29,14 @@ pub enum Need {
     Optional,
     /// Exactly one of the fields so marked.
     OneOf,
+    /// Unless that other field, which is optional, stands in its place: the usual
+    /// way to name a recipient, and a rare one.
+    Unless(&'static str),
 }
+
+/// Fields that say through which account a device is reached, and nothing of the
+/// device: an app's name, a project's, the public key it was subscribed with.
+const OF_ACCOUNT: [&str; 3] = ["app", "project", "vapid"];
 
 /// A checked address. Cheap to clone.
 #[derive(Clone)]
@@ -75,10 +82,17 @@ impl Address {
                 None if field.need == Need::Required => {
                     errors.push(FieldError::new(field.name, "is required"));
                 }
-                None => {}
+                None => {
+                    if let Need::Unless(other) = field.need
+                        && !values.iter().any(|(name, _)| *name == other)
+                    {
+                        errors.push(FieldError::new(field.name, "is required"));
+                    }
+                }
             }
         }
         errors.extend(one_of_fault(kind, values));
+        errors.extend(both_fault(kind, values));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -108,6 +122,12 @@ impl Address {
         })
     }
 
+    /// The values that nobody but the backend and the vendor may see: whoever has
+    /// them can write to the device, or knows it again.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.values().filter(|(name, _)| !OF_ACCOUNT.contains(name)).map(|(_, value)| value)
+    }
+
     /// The provider that this address is bound to, if it is.
     pub fn provider(&self) -> Option<&str> {
         self.0.provider.as_deref()
@@ -133,6 +153,16 @@ fn one_of_fault(kind: &Kind, values: &[(&str, &str)]) -> Option<FieldError> {
         choices.iter().filter(|name| values.iter().any(|(given, _)| given == *name)).count();
     (!choices.is_empty() && given != 1)
         .then(|| FieldError::new("", &format!("needs exactly one of {}", choices.join(", "))))
+}
+
+/// A field and the one that stands in its place.
+fn both_fault(kind: &Kind, values: &[(&str, &str)]) -> Option<FieldError> {
+    let given = |name: &str| values.iter().any(|(given, _)| *given == name);
+    kind.fields.iter().find_map(|field| {
+        let Need::Unless(other) = field.need else { return None };
+        let detail = format!("needs exactly one of {}, {other}", field.name);
+        (given(field.name) && given(other)).then(|| FieldError::new("", &detail))
+    })
 }
 
 /// What is wrong with one field.

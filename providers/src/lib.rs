@@ -83,6 +83,12 @@ pub trait Provider: Send + Sync + 'static {
     /// [`Invalid`] when the address cannot stand in a request.
     fn request(&self, call: &Call) -> Result<VendorRequest, Invalid>;
 
+    /// The headers that `send` adds for the credential: `explain` shows that they
+    /// go out, and nothing of what is in them.
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
     /// Makes one call and classifies the answer. Never repeats, never waits for
     /// a permit, never logs. Cancelling the future gives the call up; whether a
     /// byte had left by then is what [`Call::written`] tells.
@@ -233,7 +239,7 @@ impl Written {
 }
 
 /// The request that a call makes, before the credential is added.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VendorRequest {
     /// HTTP method.
     pub method: ::http::Method,
@@ -317,9 +323,35 @@ pub struct CredentialGauge {
     pub ok: bool,
 }
 
+impl std::fmt::Debug for VendorRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The path may hold a token, a header too, and the body is the user's.
+        let (host, bytes) = (self.uri.host().unwrap_or_default(), self.body.len());
+        write!(f, "VendorRequest({} {host}, {bytes} bytes)", self.method)
+    }
+}
+
 impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A payload is the user's; its size is all that may be seen.
         write!(f, "Payload({} bytes)", self.body.rendered_len(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VendorRequest;
+
+    #[test]
+    fn a_request_shows_neither_token_nor_header_nor_payload() {
+        let request = VendorRequest {
+            method: ::http::Method::POST,
+            uri: ::http::Uri::from_static("https://push.example/3/device/t0ken?auth=s3cret"),
+            headers: [(::http::header::AUTHORIZATION, "bearer s3cret".parse().unwrap())]
+                .into_iter()
+                .collect(),
+            body: "the user's words".into(),
+        };
+        assert_eq!(format!("{request:?}"), "VendorRequest(POST push.example, 16 bytes)");
     }
 }

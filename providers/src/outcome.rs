@@ -73,7 +73,7 @@ pub enum Part {
     Provider,
     /// This address or topic alone; says nothing about the provider.
     Device,
-    /// `app:com.example.shop`, `origin:https://push.example`.
+    /// `app:com.example.shop`, `channels:com.example.shop`, `origin:https://push.example`.
     Named(Arc<str>),
 }
 

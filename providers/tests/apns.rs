@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use futures_util::future::join_all;
 use pushyard_providers::apns::KIND;
 use pushyard_providers::clock::Clock as _;
@@ -56,6 +57,18 @@ impl World {
     }
 }
 
+/// A push that updates the Live Activities of a channel; the simulator knows those
+/// whose text begins with `sim-`.
+fn broadcast(apns: &dyn Provider, channel: &str) -> Call {
+    let update = json!({"aps": {"timestamp": 1, "event": "update", "content-state": {"s": 1}}});
+    let push = Push { overrides: overrides(&update), ..Push::default() };
+    let channel = base64::engine::general_purpose::STANDARD.encode(channel);
+    Call {
+        address: Address::new(&KIND, &[("channel", &channel)], None, None).unwrap(),
+        ..call(apns, &push, &token("ab"))
+    }
+}
+
 fn provider<const N: usize>(
     simulator: &Simulator,
     settings: [(&'static str, Value); N],
@@ -64,6 +77,8 @@ fn provider<const N: usize>(
     for (name, value) in settings {
         values.insert(name, value);
     }
+    let broadcasts = simulator.announcement().vendors["apns-broadcast"].clone();
+    values.insert("broadcast_endpoint", Value::Text(broadcasts));
     let context = Context {
         values,
         endpoint: Some(simulator.announcement().vendors["apns"].parse().unwrap()),
@@ -192,6 +207,58 @@ async fn each_code_has_its_class() {
     assert_eq!(long_ago, Some(1_000_000_000_000));
     // None of these left the provider worse off.
     assert_eq!(world.send(&token("ab")).await.outcome, Outcome::Accepted);
+    assert_eq!(world.simulator.control().vendor("apns").unwrap().breaches, 0);
+}
+
+#[tokio::test]
+async fn a_broadcast_passes_the_vendors_validation_and_each_answer_has_its_class() {
+    use Outcome::{
+        Accepted, AddressGone, Ambiguous, AuthFailed, MessageInvalid, Throttled, Unavailable,
+    };
+    let world = World::new().await;
+    let broadcasts = Part::Named(format!("channels:{APP}").into());
+    for (channel, outcome, part, word) in [
+        ("sim-a", Accepted, &Part::Provider, None),
+        ("nobody", AddressGone, &Part::Device, Some("ChannelNotRegistered")),
+        ("bad-a", MessageInvalid, &Part::Provider, Some("BadChannelId")),
+        // It stores nothing, so it takes no time to live.
+        ("sim0-a", MessageInvalid, &Part::Provider, Some("BadExpirationDate")),
+        ("429-a", Throttled, &broadcasts, Some("TooManyRequests")),
+        ("500-a", Unavailable, &broadcasts, Some("InternalServerError")),
+        ("401-a", AuthFailed, &Part::Provider, Some("InvalidProviderToken")),
+        ("lost-a", Ambiguous, &broadcasts, Some("closed")),
+    ] {
+        let call = broadcast(&*world.apns, channel);
+        let answer = world.apns.send(&call).await;
+        let got = (answer.outcome, &answer.part, answer.code.as_deref());
+        assert_eq!(got, (outcome, part, word), "{channel}: {answer:?}");
+        if outcome == Accepted {
+            assert_eq!(answer.vendor_id.as_deref(), Some(call.delivery.to_string().as_str()));
+        }
+    }
+    let control = world.simulator.control();
+    assert_eq!(control.vendor("apns-broadcast").unwrap().accepted, 2, "one was lost");
+    // What ails the host of broadcasts is nothing to devices.
+    control.set_mode("apns-broadcast", Mode::Refusing).unwrap();
+    let answer = world.apns.send(&broadcast(&*world.apns, "sim-a")).await;
+    // Refused, or cut off over a connection that had not ended yet.
+    assert!(matches!(answer.outcome, Unavailable | Ambiguous), "{answer:?}");
+    assert_eq!(answer.part, broadcasts);
+    assert_eq!(world.send(&token("ab")).await.outcome, Accepted);
+    assert_eq!(control.vendor("apns").unwrap().breaches, 0);
+}
+
+#[tokio::test]
+async fn refused_pushes_among_many_keep_to_the_one_stream_they_leave() {
+    let world = World::with(|settings| settings.apns_one_stream_after_rejection = true).await;
+    // Each third token is none.
+    let calls: Vec<_> = (0..300)
+        .map(|n| call(&*world.apns, &alert(), &token(if n % 3 == 0 { "fa170400" } else { "ab" })))
+        .collect();
+    let answers = join_all(calls.iter().map(|call| world.apns.send(call))).await;
+    let accepted = answers.iter().filter(|answer| answer.outcome == Outcome::Accepted).count();
+    let gone = answers.iter().filter(|answer| answer.outcome == Outcome::AddressGone).count();
+    assert_eq!((accepted, gone), (200, 100));
     assert_eq!(world.simulator.control().vendor("apns").unwrap().breaches, 0);
 }
 

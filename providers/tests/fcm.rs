@@ -13,7 +13,7 @@ use pushyard_providers::{
     Address, Answer, Call, Notification, Outcome, Part, Priority, Processed, Provider, Push,
     Secret, Written,
 };
-use pushyard_simulator::{Mode, Settings, Simulator, start};
+use pushyard_simulator::{Behaviour, Mode, Settings, Simulator, start};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -273,4 +273,15 @@ async fn a_machines_own_account_sends_without_a_key_file() {
     let answer = fcm.send(&call).await;
     assert_eq!(answer.outcome, Outcome::Accepted, "{answer:?}");
     assert_eq!((fcm.gauge().credential.kind, world.oauth_requests()), ("metadata", 1));
+}
+
+#[tokio::test]
+async fn an_api_that_is_not_enabled_is_no_matter_of_the_token() {
+    let world = World::new().await;
+    let behaviour = Behaviour { status: Some(403), ..Behaviour::of(Mode::Failing) };
+    world.simulator.control().set("fcm", behaviour).unwrap();
+    let answer = world.send("t").await;
+    assert_eq!((answer.outcome, answer.part), (Outcome::AuthFailed, Part::Provider));
+    assert!(!answer.refreshable);
+    assert_eq!(answer.code.as_deref(), Some("SERVICE_DISABLED"));
 }

@@ -94,6 +94,8 @@ pub struct Behaviour {
     pub share: f64,
     /// How long before a push is taken. `None`: at once, or 3 s when `slow`.
     pub latency: Option<Duration>,
+    /// How much later than that at most; each push draws its own, evenly.
+    pub latency_spread: Duration,
     /// How long between taking a push and answering.
     pub ack_latency: Duration,
     /// `Retry-After` of a 429 or 503, in seconds.
@@ -105,6 +107,10 @@ pub struct Behaviour {
     /// Answers after which a connection goes away with `NO_ERROR`: what was
     /// begun is still answered, what comes later was not processed.
     pub goaway_after: Option<u32>,
+    /// Age at which a connection goes away in the same manner.
+    pub goaway_after_age: Option<Duration>,
+    /// Streams that a connection may have open, where that is fewer than usual.
+    pub max_streams: Option<u32>,
     /// How far the vendor's clock is ahead, in seconds: in its `Date`, and where
     /// it judges times.
     pub clock_offset_s: i64,
@@ -124,11 +130,14 @@ impl Behaviour {
             status: None,
             share: 1.0,
             latency: None,
+            latency_spread: Duration::ZERO,
             ack_latency: Duration::ZERO,
             retry_after_s: None,
             lasts: None,
             limit_per_second: None,
             goaway_after: None,
+            goaway_after_age: None,
+            max_streams: None,
             clock_offset_s: 0,
         }
     }

@@ -119,6 +119,7 @@ pub(crate) struct Router<'a> {
     pub(crate) api_listen: &'a str,
     pub(crate) admin_listen: &'a str,
     pub(crate) apns: &'a str,
+    pub(crate) apns_broadcast: &'a str,
     pub(crate) fcm: &'a str,
     pub(crate) ntfy: &'a str,
     pub(crate) gotify: &'a str,
@@ -127,7 +128,8 @@ pub(crate) struct Router<'a> {
 
 impl Router<'_> {
     fn toml(&self) -> String {
-        let Self { api_listen, admin_listen, apns, fcm, ntfy, gotify, webhook } = self;
+        let Self { api_listen, admin_listen, apns, apns_broadcast, fcm, ntfy, gotify, webhook } =
+            self;
         // Debug output of a string is a valid TOML basic string for the plain
         // addresses and URLs that stand here.
         format!(
@@ -149,6 +151,7 @@ key_id = "{KEY_ID}"
 key = {{ file = "AuthKey_{KEY_ID}.p8" }}
 app = "{APP}"
 endpoint = {apns:?}
+broadcast_endpoint = {apns_broadcast:?}
 ca_file = "ca.pem"
 
 [[providers]]
@@ -335,6 +338,7 @@ mod tests {
             api_listen: "127.0.0.1:1",
             admin_listen: "127.0.0.1:2",
             apns: "https://127.0.0.1:3",
+            apns_broadcast: "https://127.0.0.1:8",
             fcm: "https://127.0.0.1:4",
             ntfy: "https://127.0.0.1:5",
             gotify: "https://127.0.0.1:6",

@@ -53,7 +53,8 @@ use server::World;
 use server::door::Door;
 use server::tls::Offer;
 use station::Station;
-use vendor::apns::{Apns, Environment};
+use vendor::apns::{Account, Apns, Host};
+use vendor::apns_device::Environment;
 use vendor::fcm::{Fcm, TOKEN_PATH};
 use vendor::gotify::Gotify;
 use vendor::ntfy::Ntfy;
@@ -113,21 +114,28 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
     let dir = std::path::absolute(&settings.dir)?;
 
     let apns_door = Door::open(settings.apns)?;
+    let alternative_door = Door::open(settings.apns_alternative)?;
+    let broadcast_door = Door::open(settings.apns_broadcast)?;
+    let channels_door = Door::open(settings.apns_channels)?;
     let sandbox_door = Door::open(settings.apns_sandbox)?;
+    let sandbox_broadcast_door = Door::open(settings.apns_sandbox_broadcast)?;
+    let sandbox_channels_door = Door::open(settings.apns_sandbox_channels)?;
     let fcm_door = Door::open(settings.fcm)?;
     let [ntfy_door, gotify_door, webhook_door] =
         [Door::open(settings.ntfy)?, Door::open(settings.gotify)?, Door::open(settings.webhook)?];
     let control_port = TcpListener::bind(settings.control).await?;
-    let apns_origin = format!("https://{}", apns_door.address());
-    let fcm_origin = format!("https://{}", fcm_door.address());
-    let ntfy_origin = format!("https://{}", ntfy_door.address());
-    let gotify_origin = format!("https://{}", gotify_door.address());
-    let webhook_origin = format!("https://{}", webhook_door.address());
+    let apns_origin = apns_door.origin();
+    let broadcast_origin = broadcast_door.origin();
+    let fcm_origin = fcm_door.origin();
+    let ntfy_origin = ntfy_door.origin();
+    let gotify_origin = gotify_door.origin();
+    let webhook_origin = webhook_door.origin();
 
     let router = identity::Router {
         api_listen: &settings.api_listen,
         admin_listen: &settings.admin_listen,
         apns: &apns_origin,
+        apns_broadcast: &broadcast_origin,
         fcm: &fcm_origin,
         ntfy: &ntfy_origin,
         gotify: &gotify_origin,
@@ -140,7 +148,12 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
         config: shown(&config),
         vendors: BTreeMap::from([
             ("apns".to_owned(), apns_origin),
-            ("apns-sandbox".to_owned(), format!("https://{}", sandbox_door.address())),
+            ("apns-alternative".to_owned(), alternative_door.origin()),
+            ("apns-broadcast".to_owned(), broadcast_origin),
+            ("apns-channels".to_owned(), channels_door.origin()),
+            ("apns-sandbox".to_owned(), sandbox_door.origin()),
+            ("apns-sandbox-broadcast".to_owned(), sandbox_broadcast_door.origin()),
+            ("apns-sandbox-channels".to_owned(), sandbox_channels_door.origin()),
             ("fcm".to_owned(), fcm_origin.clone()),
             ("ntfy".to_owned(), ntfy_origin),
             ("gotify".to_owned(), gotify_origin),
@@ -153,12 +166,12 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
     let mut stations =
         vec![station("apns"), station("fcm"), station("fcm-oauth"), station("apns-sandbox")];
     stations.extend([&ntfy, &gotify, &webhook].map(Arc::clone));
+    let (broadcast, sandbox_broadcast) =
+        (station("apns-broadcast"), station("apns-sandbox-broadcast"));
+    stations.extend([&broadcast, &sandbox_broadcast].map(Arc::clone));
     let ledger = Arc::new(Ledger::new(settings.ledger_capacity));
-    let apns = |station: &Arc<Station>, environment| {
-        Apns::new(Arc::clone(station), environment, identity.apns_keys.clone(), &settings)
-    };
-    let sandbox = apns(&stations[3], Environment::Sandbox);
-    let apns = apns(&stations[0], Environment::Production);
+    let account = |environment| Account::new(environment, identity.apns_keys.clone(), &settings);
+    let (production, sandbox) = (account(Environment::Production), account(Environment::Sandbox));
     let oauth = OAuth::new(
         Arc::clone(&stations[2]),
         identity.account_key.clone(),
@@ -174,21 +187,25 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(expiring).await.unwrap_or(()) });
     }
-    let control = Control::new(Arc::clone(&ledger), stations);
-    tasks.spawn(server::door::keep(
-        apns_door,
-        server::tls::config(&identity, Offer::Http2)?,
-        Offer::Http2,
-        Arc::new(World { vendor: apns, ledger: Arc::clone(&ledger) }),
-        stop.clone(),
-    ));
-    tasks.spawn(server::door::keep(
-        sandbox_door,
-        server::tls::config(&identity, Offer::Http2)?,
-        Offer::Http2,
-        Arc::new(World { vendor: sandbox, ledger: Arc::clone(&ledger) }),
-        stop.clone(),
-    ));
+    let tls = server::tls::config(&identity, Offer::Http2)?;
+    let apns = |station, host, account| {
+        let vendor = Apns::new(station, host, account);
+        Arc::new(World { vendor, ledger: Arc::clone(&ledger) })
+    };
+    let devices = apns(&stations[0], Host::Devices, &production);
+    let apns_worlds = [
+        (apns_door, Arc::clone(&devices)),
+        (alternative_door, devices),
+        (broadcast_door, apns(&broadcast, Host::Broadcasts, &production)),
+        (channels_door, apns(&broadcast, Host::Channels, &production)),
+        (sandbox_door, apns(&stations[3], Host::Devices, &sandbox)),
+        (sandbox_broadcast_door, apns(&sandbox_broadcast, Host::Broadcasts, &sandbox)),
+        (sandbox_channels_door, apns(&sandbox_broadcast, Host::Channels, &sandbox)),
+    ];
+    for (door, world) in apns_worlds {
+        let stop = stop.clone();
+        tasks.spawn(server::door::keep(door, tls.clone(), Offer::Http2, world, stop));
+    }
     tasks.spawn(server::door::keep(
         fcm_door,
         server::tls::config(&identity, Offer::Either)?,
@@ -206,6 +223,7 @@ pub async fn start(settings: Settings) -> io::Result<Simulator> {
     let vendor = Webhook::new(webhook, &identity.webhook_secrets);
     let webhook = Arc::new(World { vendor, ledger: Arc::clone(&ledger) });
     tasks.spawn(server::door::keep(webhook_door, tls, Offer::Either, webhook, stop.clone()));
+    let control = Control::new(ledger, stations);
     tasks.spawn(control::http::serve(control_port, control.clone(), stop.clone()));
     Ok(Simulator { announcement, control, stop, tasks })
 }

@@ -28,6 +28,7 @@ struct Slot {
     /// One more than the number of the request; 0: none.
     nth: u64,
     at_ms: u64,
+    connection: u64,
     text: Vec<u8>,
     /// Where in the text the body begins.
     body: usize,
@@ -37,6 +38,7 @@ struct Slot {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) at_ms: u64,
+    pub(crate) connection: u64,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
@@ -49,7 +51,7 @@ impl RequestLog {
     }
 
     /// Keeps a request in the place of the oldest one.
-    pub(crate) fn keep(&self, at_ms: u64, head: &request::Parts, body: &[u8]) {
+    pub(crate) fn keep(&self, at_ms: u64, connection: u64, head: &request::Parts, body: &[u8]) {
         let nth = self.next.fetch_add(1, Relaxed);
         let Some(slot) = self.slots.get((nth % self.slots.len().max(1) as u64) as usize) else {
             return;
@@ -57,6 +59,7 @@ impl RequestLog {
         let mut slot = lock(slot);
         slot.nth = nth + 1;
         slot.at_ms = at_ms;
+        slot.connection = connection;
         let text = &mut slot.text;
         text.clear();
         text.extend_from_slice(head.method.as_str().as_bytes());
@@ -106,6 +109,7 @@ impl Slot {
         let (method, path) = first.split_once(' ').unwrap_or((first, ""));
         Logged {
             at_ms: self.at_ms,
+            connection: self.connection,
             method: method.to_owned(),
             path: path.to_owned(),
             headers: lines
@@ -127,7 +131,7 @@ mod tests {
             .header("apns-topic", "a: b")
             .body(())
             .unwrap();
-        log.keep(7, &request.into_parts().0, b"body\nof two lines");
+        log.keep(7, 3, &request.into_parts().0, b"body\nof two lines");
     }
 
     #[test]
@@ -136,6 +140,7 @@ mod tests {
         kept(&log, "/3/device/00?x=1");
         let logged = &log.last(9)[0];
         assert_eq!((logged.method.as_str(), logged.path.as_str()), ("POST", "/3/device/00?x=1"));
+        assert_eq!((logged.at_ms, logged.connection), (7, 3));
         let headers = [("authorization", "bearer secret"), ("apns-topic", "a: b")];
         let expected = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(logged.headers, expected);

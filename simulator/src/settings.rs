@@ -19,6 +19,17 @@ pub struct Settings {
     /// Where APNs' sandbox listens. It knows only device tokens whose text begins
     /// with `sandbox-`, and production knows none of those.
     pub apns_sandbox: SocketAddr,
+    /// Where the same APNs listens a second time, as Apple does on port 2197 for
+    /// networks that let nothing else through.
+    pub apns_alternative: SocketAddr,
+    /// Where APNs takes broadcasts to the channels of Live Activities.
+    pub apns_broadcast: SocketAddr,
+    /// Where APNs' channels are managed (2196 at Apple's).
+    pub apns_channels: SocketAddr,
+    /// Where APNs' sandbox takes broadcasts.
+    pub apns_sandbox_broadcast: SocketAddr,
+    /// Where the channels of APNs' sandbox are managed (2195 at Apple's).
+    pub apns_sandbox_channels: SocketAddr,
     /// Where FCM and its token endpoint listen.
     pub fcm: SocketAddr,
     /// Where ntfy listens.
@@ -37,6 +48,15 @@ pub struct Settings {
     /// token; before that it is one (APNs documentation, "Establishing a
     /// token-based connection to APNs").
     pub apns_max_streams: u32,
+    /// Whether an APNs connection is back to one stream after a refused push (410
+    /// excepted) until the next one is taken, as observed in the field
+    /// (jchambers/pushy issue 732).
+    pub apns_one_stream_after_rejection: bool,
+    /// Whether provider tokens may also be spelt as Apple tolerates it: plain or
+    /// padded base64, DER signatures.
+    pub apns_lenient_tokens: bool,
+    /// Apps for which broadcasts are not enabled.
+    pub apns_without_broadcast: Vec<String>,
     /// Topics that the account owns; empty means that every topic is its own.
     pub apns_topics: Vec<String>,
     /// How long a connection must stay with a provider token before it may
@@ -50,6 +70,10 @@ pub struct Settings {
     /// Messages a minute that one device may get; `None`: no limit, so that a
     /// load test may use one token. Google's is 240 ("FCM throttling and quotas").
     pub fcm_device_per_minute: Option<u32>,
+    /// How many more messages FCM takes in one second than it got in the second
+    /// before; what is above gets 503, as those who do not ramp up are warned of
+    /// ("Best practices when sending FCM messages at scale"). `None`: any number.
+    pub fcm_ramp_per_second: Option<u32>,
     /// How long an FCM connection may be idle before it is closed with GOAWAY
     /// `session_timed_out`.
     pub fcm_idle: Duration,
@@ -75,6 +99,11 @@ impl Settings {
             dir: dir.into(),
             apns: any_port,
             apns_sandbox: any_port,
+            apns_alternative: any_port,
+            apns_broadcast: any_port,
+            apns_channels: any_port,
+            apns_sandbox_broadcast: any_port,
+            apns_sandbox_channels: any_port,
             fcm: any_port,
             ntfy: any_port,
             gotify: any_port,
@@ -83,11 +112,15 @@ impl Settings {
             api_listen: "127.0.0.1:8080".to_owned(),
             admin_listen: "127.0.0.1:9090".to_owned(),
             apns_max_streams: 1000,
+            apns_one_stream_after_rejection: false,
+            apns_lenient_tokens: false,
+            apns_without_broadcast: Vec::new(),
             apns_topics: Vec::new(),
             apns_token_interval: Duration::from_secs(20 * 60),
             fcm_max_streams: 100,
             fcm_quota_per_minute: None,
             fcm_device_per_minute: None,
+            fcm_ramp_per_second: None,
             fcm_idle: Duration::from_secs(10 * 60),
             fcm_ping_spacing: Duration::from_secs(45),
             token_expires_in: 3599,

@@ -22,6 +22,8 @@ pub(crate) struct Station {
     pub(crate) counts: Counts,
     behaviour: watch::Sender<Behaviour>,
     draws: AtomicU64,
+    /// Connections since the start.
+    met: AtomicU64,
     pace: Window,
     pub(crate) log: RequestLog,
 }
@@ -57,6 +59,7 @@ impl Station {
             counts: Counts::default(),
             behaviour: watch::Sender::new(Behaviour::default()),
             draws: AtomicU64::new(seed),
+            met: AtomicU64::new(0),
             pace: Window::new(Duration::from_secs(1)),
             log: RequestLog::new(log_capacity),
         })
@@ -100,16 +103,18 @@ impl Station {
     /// hash of a counter (the finaliser of SplitMix64): even, without a pattern
     /// that a retry could fall in step with, and the same in each run.
     pub(crate) fn drawn(&self, share: f64) -> bool {
-        if share >= 1.0 {
-            return true;
-        }
+        share >= 1.0 || self.draw() < share
+    }
+
+    /// An even draw from 0 to 1.
+    pub(crate) fn draw(&self) -> f64 {
         let n = self.draws.fetch_add(1, Relaxed);
         let mut z = n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
         // 53 bits are what a double holds exactly.
-        ((z >> 11) as f64) < share * (1_u64 << 53) as f64
+        (z >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Whether one more request fits a limit per second.
@@ -155,35 +160,44 @@ impl Window {
 }
 
 /// A request that is not answered yet: one more in flight while it lives.
-pub(crate) struct InFlight(pub(crate) Arc<Station>);
+pub(crate) struct InFlight {
+    pub(crate) station: Arc<Station>,
+    /// The number of its connection.
+    pub(crate) connection: u64,
+}
 
 impl InFlight {
-    pub(crate) fn new(station: &Arc<Station>) -> Self {
+    pub(crate) fn new(station: &Arc<Station>, connection: u64) -> Self {
         Counts::add(&station.counts.requests);
         Counts::add(&station.counts.in_flight);
-        Self(Arc::clone(station))
+        Self { station: Arc::clone(station), connection }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.counts.in_flight.fetch_sub(1, Relaxed);
+        self.station.counts.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
 /// A connection that is counted while it lives.
-pub(crate) struct Connected(Arc<Station>);
+pub(crate) struct Connected {
+    station: Arc<Station>,
+    /// From 1.
+    pub(crate) number: u64,
+}
 
 impl Connected {
     pub(crate) fn new(station: &Arc<Station>) -> Self {
         Counts::add(&station.counts.connections);
-        Self(Arc::clone(station))
+        let number = station.met.fetch_add(1, Relaxed) + 1;
+        Self { station: Arc::clone(station), number }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.counts.connections.fetch_sub(1, Relaxed);
+        self.station.counts.connections.fetch_sub(1, Relaxed);
     }
 }
 

@@ -142,6 +142,70 @@ async fn stream_before_the_proof_is_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn a_refused_push_brings_one_stream_back_until_one_is_taken() {
+    let sim = Sim::with(|settings| settings.apns_one_stream_after_rejection = true).await;
+    let client = sim.apns().await;
+    assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
+    until("the limit is raised", || client.stream_limit() == 1000).await;
+    assert_eq!(client.answer(&sim.push("fa170410")).await.status, 410);
+    assert_eq!(client.answer(&sim.push("fa170400")).await.status, 400);
+    until("the limit falls", || client.stream_limit() == 1).await;
+    let hanging = client.begin(&sim.push("fa17000c"));
+    until("it is there", || sim.vendor("apns").in_flight == 1).await;
+    drop(hanging);
+    until("it is gone", || sim.vendor("apns").in_flight == 0).await;
+    assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
+    until("the limit is raised again", || client.stream_limit() == 1000).await;
+    assert_eq!(sim.vendor("apns").breaches, 0);
+}
+
+#[tokio::test]
+async fn the_limit_is_what_the_vendor_is_told_to_allow() {
+    let sim = Sim::start().await;
+    let client = sim.apns().await;
+    client.answer(&sim.push(TOKEN)).await;
+    until("the limit is raised", || client.stream_limit() == 1000).await;
+    for (max_streams, told) in [(Some(3), 3), (None, 1000)] {
+        let behaviour = Behaviour { max_streams, ..Behaviour::default() };
+        sim.control().set("apns", behaviour).unwrap();
+        until("it is told", || client.stream_limit() == told).await;
+    }
+    assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_alternative_port_is_the_same_vendor() {
+    let sim = Sim::start().await;
+    let client = Client::connect(&sim, "apns-alternative", Login::None, &[b"h2"]).await.unwrap();
+    assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
+    assert_eq!(sim.vendor("apns").accepted, 1);
+}
+
+#[tokio::test]
+async fn requests_tell_their_connection() {
+    let sim = Sim::start().await;
+    let (one, two) = (sim.apns().await, sim.apns().await);
+    for client in [&one, &one, &two] {
+        client.answer(&sim.push(TOKEN)).await;
+    }
+    let requests = sim.control().requests(Some("apns"), 10).unwrap();
+    let mut connections: Vec<_> = requests.iter().map(|request| request.connection).collect();
+    connections.sort_unstable();
+    assert_eq!(connections, [1, 1, 2]);
+}
+
+#[tokio::test]
+async fn connection_goes_away_at_its_age() {
+    let sim = Sim::start().await;
+    let mut client = sim.apns().await;
+    assert_eq!(client.answer(&sim.push(TOKEN)).await.status, 200);
+    let behaviour =
+        Behaviour { goaway_after_age: Some(Duration::from_millis(1)), ..Behaviour::default() };
+    sim.control().set("apns", behaviour).unwrap();
+    client.closed().await.unwrap();
+}
+
+#[tokio::test]
 async fn fcm_goes_away_from_too_many_streams() {
     let sim = Sim::with(|settings| settings.fcm_max_streams = 10).await;
     let (_, bearer) = sim.fcm().await;

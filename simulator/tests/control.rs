@@ -72,7 +72,17 @@ async fn modes_are_set_for_one_or_all() {
     let (_, all) = port.get("/vendors").await;
     let items = all["items"].as_array().unwrap();
     let names: Vec<_> = items.iter().map(|item| item["name"].as_str().unwrap()).collect();
-    let expected = ["apns", "fcm", "fcm-oauth", "apns-sandbox", "ntfy", "gotify", "webhook"];
+    let expected = [
+        "apns",
+        "fcm",
+        "fcm-oauth",
+        "apns-sandbox",
+        "ntfy",
+        "gotify",
+        "webhook",
+        "apns-broadcast",
+        "apns-sandbox-broadcast",
+    ];
     assert_eq!(names, expected);
     for item in items {
         assert_eq!(item["mode"], "failing");

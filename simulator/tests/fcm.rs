@@ -1,5 +1,6 @@
 //! FCM: what is taken, what is refused and how, what a token asks for.
 
+use pushyard_simulator::{Behaviour, Mode};
 use serde_json::json;
 
 use crate::harness::{Push, Sim, until};
@@ -218,4 +219,30 @@ async fn device_has_its_own_limit_a_minute() {
     assert_eq!(refused.status, 429);
     assert!(refused.body.contains("device"), "{}", refused.body);
     assert_eq!(client.answer(&Push::fcm(&bearer, "tablet")).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_api_that_is_not_enabled_says_so() {
+    let sim = Sim::start().await;
+    let (client, bearer) = sim.fcm().await;
+    let mut behaviour = Behaviour::of(Mode::Failing);
+    behaviour.status = Some(403);
+    sim.control().set("fcm", behaviour).unwrap();
+    let answer = client.answer(&Push::fcm(&bearer, "t")).await;
+    assert_eq!(answer.status, 403);
+    let error = answer.json()["error"].clone();
+    assert_eq!(error["status"], "PERMISSION_DENIED");
+    assert_eq!(error["details"][0]["reason"], "SERVICE_DISABLED");
+}
+
+#[tokio::test]
+async fn who_ramps_up_too_fast_is_refused() {
+    let sim = Sim::with(|settings| settings.fcm_ramp_per_second = Some(5)).await;
+    let (client, bearer) = sim.fcm().await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += u32::from(client.answer(&Push::fcm(&bearer, "t")).await.status == 503);
+    }
+    // On a machine that is slow enough the burst may span two seconds.
+    assert!(refused >= 5, "{refused}");
 }

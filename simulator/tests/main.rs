@@ -6,6 +6,7 @@
 )]
 
 mod apns;
+mod broadcast;
 mod connections;
 mod control;
 mod fcm;

@@ -88,6 +88,20 @@ async fn latency_comes_before_taking() {
 }
 
 #[tokio::test]
+async fn latency_is_spread_evenly() {
+    let sim = Sim::start().await;
+    let (fcm, bearer) = sim.fcm().await;
+    // Of ten hours' spread no draw is soon.
+    let behaviour =
+        Behaviour { latency_spread: Duration::from_secs(36_000), ..Behaviour::default() };
+    set(&sim, "fcm", behaviour);
+    let begun: Vec<_> = (0..5).map(|_| fcm.begin(&Push::fcm(&bearer, "t"))).collect();
+    until("they are there", || sim.vendor("fcm").in_flight == 5).await;
+    assert_eq!(sim.vendor("fcm").accepted, 0);
+    drop(begun);
+}
+
+#[tokio::test]
 async fn acknowledgement_comes_after_taking() {
     let sim = Sim::start().await;
     let (fcm, bearer) = sim.fcm().await;

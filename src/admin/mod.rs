@@ -3,6 +3,7 @@
 //! snapshot that the dispatcher publishes.
 
 mod audit;
+mod console;
 mod dead_letters;
 mod events;
 mod form;
@@ -15,10 +16,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use futures_util::future::BoxFuture;
 use pushyard_providers::stream::Hub;
 use serde::Deserialize;
@@ -27,11 +29,12 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{
-    Authenticator, HeaderLimit, Observe, Page, Parameters, Problem, RequestId, Segment, panicked,
-    unknown_method, unknown_path,
+    Authenticator, Code, HeaderLimit, Observe, Page, Parameters, Problem, RequestId, Segment,
+    Wanted, message_view, no_message, panicked, unknown_method, unknown_path,
 };
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Wish};
+use crate::model::{DeliveryId, MessageId};
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -60,7 +63,7 @@ pub struct AdminState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The devices' own channel, where there is one: its figures.
     pub hub: Option<Arc<Hub>>,
-    /// Whether it takes new messages, and its figures.
+    /// Whether it takes new messages, its figures, and what has settled.
     pub store: Arc<dyn Store>,
     /// The metrics.
     pub telemetry: Arc<Telemetry>,
@@ -72,7 +75,7 @@ pub struct AdminState {
     pub config: Arc<ArcSwap<serde_json::Value>>,
     /// Reads the configuration file again.
     pub reload: Reload,
-    /// Does what operators want.
+    /// Does what operators want, and knows where unsettled deliveries stand.
     pub dispatcher: Dispatcher,
     /// Cancelled when a shutdown begins.
     pub drain: CancellationToken,
@@ -84,14 +87,20 @@ pub struct AdminState {
     pub clock: Arc<Clock>,
 }
 
-/// All routes of the admin listener.
-pub fn router(state: AdminState) -> Router {
+/// All routes of the admin listener. `explain` explains messages to those who may
+/// use it.
+pub fn router(state: AdminState, explain: MethodRouter) -> Router {
+    let explain = Router::new()
+        .route("/admin/v1/explain", explain)
+        .layer(from_fn_with_state(Arc::clone(&state.authenticator), only_operators));
     let wish = |wish| post(move |s, h, id, body| operate::provider(s, h, id, body, wish));
     let pause_route =
         |paused| post(move |s, h, name, body| operate::route_pause(s, h, name, body, paused));
     let pause_client =
         |paused| post(move |s, h, name, body| operate::client_pause(s, h, name, body, paused));
     Router::new()
+        .route("/", get(console::page))
+        .route("/console/{file}", get(console::asset))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics))
@@ -107,6 +116,8 @@ pub fn router(state: AdminState) -> Router {
             "/admin/v1/routes/{name}/override",
             put(operate::put_override).delete(operate::delete_override),
         )
+        .route("/admin/v1/messages/{id}", get(message))
+        .route("/admin/v1/clients", get(clients))
         .route("/admin/v1/clients/{name}/pause", pause_client(true))
         .route("/admin/v1/clients/{name}/resume", pause_client(false))
         .route("/admin/v1/config", get(config))
@@ -118,6 +129,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/dead-letters/{id}/replay", post(dead_letters::replay))
         .route("/admin/v1/log", put(log::put))
         .route("/admin/v1/audit", get(audit::list))
+        .merge(explain.with_state(()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(
@@ -125,12 +137,37 @@ pub fn router(state: AdminState) -> Router {
                 .layer(RequestId)
                 .layer(Observe::new(state.telemetry.clone(), "admin"))
                 .layer(CatchPanicLayer::custom(panicked))
-                .layer(HeaderLimit::new(&state.limits)),
+                .layer(HeaderLimit::new(&state.limits))
+                .layer(from_fn(from_here)),
         )
         .with_state(Arc::new(state))
 }
 
 type Shared = State<Arc<AdminState>>;
+
+/// Refuses what another site's page would do through an operator's browser: on
+/// loopback, without clients, there is no key that such a page would lack. Browsers
+/// say on loopback where a request comes from (Fetch Metadata, "The
+/// `Sec-Fetch-Site` HTTP Request Header"); programs do not. What only reads needs
+/// no refusal: the answer is not shown to another site's page.
+async fn from_here(request: Request, next: Next) -> Result<Response, Problem> {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let foreign = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+    if foreign && !request.method().is_safe() {
+        let detail = "another site's page asked for this; open the console itself";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    Ok(next.run(request).await)
+}
+
+async fn only_operators(
+    State(authenticator): State<Arc<Authenticator>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    authenticator.admin(request.headers())?;
+    Ok(next.run(request).await)
+}
 
 async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
     if !state.open_metrics
@@ -183,9 +220,15 @@ async fn routes(
 }
 
 async fn reload(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {
-    state.authenticator.admin(&headers)?;
+    let caller = state.authenticator.admin(&headers)?;
     match (state.reload)().await {
-        Ok(reloaded) => Ok(axum::Json(reloaded).into_response()),
+        Ok(reloaded) => {
+            if !reloaded.unchanged {
+                let changed = reloaded.changed.join(", ");
+                audit::record(&state, &caller, "reload".to_owned(), Some(changed)).await?;
+            }
+            Ok(axum::Json(reloaded).into_response())
+        }
         Err(errors) => Ok(invalid_config(&errors)),
     }
 }
@@ -203,6 +246,40 @@ fn invalid_config(errors: &[serde_json::Value]) -> Response {
     });
     let kind = [(header::CONTENT_TYPE, "application/problem+json")];
     (StatusCode::UNPROCESSABLE_ENTITY, kind, body.to_string()).into_response()
+}
+
+/// A message by its own id; or the one delivery of it whose id it is, because
+/// that is what devices and vendors report.
+async fn message(
+    State(state): Shared,
+    headers: HeaderMap,
+    Segment(id): Segment,
+    Parameters(query): Parameters<PageQuery>,
+) -> Result<Response, Problem> {
+    let caller = state.authenticator.admin(&headers)?;
+    let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
+    let wanted = match (id.parse::<MessageId>(), id.parse::<DeliveryId>()) {
+        (Ok(message), _) => Wanted::Message(message, page),
+        (_, Ok(delivery)) => Wanted::Delivery(delivery),
+        (Err(()), Err(())) => return Err(no_message()),
+    };
+    message_view(&state.dispatcher, &state.store, &caller, wanted).await
+}
+
+/// Who may send, and whom an operator has paused.
+async fn clients(
+    State(state): Shared,
+    headers: HeaderMap,
+    Parameters(page): Parameters<PageQuery>,
+) -> Result<Response, Problem> {
+    state.authenticator.admin(&headers)?;
+    let snapshot = state.snapshot.load();
+    let item = |(name, admin): (Arc<str>, bool)| {
+        let paused = snapshot.paused_clients.contains(&name);
+        serde_json::json!({"name": name, "admin": admin, "paused": paused})
+    };
+    let items = state.authenticator.clients().into_iter().map(item).collect();
+    Ok(page.page(items)?.into_response())
 }
 
 async fn config(State(state): Shared, headers: HeaderMap) -> Result<Response, Problem> {

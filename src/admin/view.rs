@@ -36,6 +36,7 @@ pub(super) fn scrape<'a>(
     let age = |since: &Utc| snapshot.at.since(*since);
     Scrape {
         providers: snapshot.providers.iter().zip(gauges).map(provider).collect(),
+        usable_tiers: snapshot.usable_tiers.iter().map(|(name, tier)| (&**name, *tier)).collect(),
         queue: [("queued", queue.queued), ("sending", queue.sending), ("waiting", queue.waiting)],
         oldest: queue.oldest.iter().map(|(route, p, since)| (&**route, *p, age(since))).collect(),
         store_bytes: store.bytes,

@@ -5,6 +5,7 @@
 //! everyone is `local`, with every right; the configuration sees to it that such
 //! a listener is only reachable from this machine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -68,6 +69,16 @@ impl Authenticator {
         match &known.clients {
             Some(clients) => clients.values().any(|holder| &*holder.caller.client.name == name),
             None => &*known.local.client.name == name,
+        }
+    }
+
+    /// The names of all clients, sorted, and whether they may use the admin API.
+    pub fn clients(&self) -> BTreeMap<Arc<str>, bool> {
+        let known = self.known.load();
+        let of = |caller: &Caller| (caller.client.name.clone(), caller.client.admin);
+        match &known.clients {
+            Some(clients) => clients.values().map(|holder| of(&holder.caller)).collect(),
+            None => BTreeMap::from([of(&known.local)]),
         }
     }
 

@@ -11,7 +11,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::Shared;
 use super::auth::Caller;
 use super::openapi::requests::AcceptedOrView;
 use super::page::{Page, PageQuery};
@@ -19,9 +18,11 @@ use super::problem::{Code, Problem};
 use super::read::{self, Media, Segment, Traceparent};
 use super::submit::{Submitted, blocking};
 use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
+use super::{ApiState, Shared};
+use crate::dispatch::Dispatcher;
 use crate::intake::time;
-use crate::model::{Message, MessageId, Progress};
-use crate::store::StoreError;
+use crate::model::{DeliveryId, Message, MessageId, Progress};
+use crate::store::{Store, StoreError};
 
 /// The longest `?wait=`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -112,9 +113,43 @@ pub(super) async fn show(
     let caller = shared.state.authenticator.caller(request.headers())?;
     let query: PageQuery = read::query(request.uri())?;
     let page = Page::parse(query.limit.as_deref(), query.cursor.as_deref())?;
-    let id = parse_id(&id)?;
-    let live = shared.state.dispatcher.live(id).await;
-    let (message, stored) = shared.stored(id, &caller).await?;
+    let ApiState { dispatcher, store, .. } = &shared.state;
+    message_view(dispatcher, store, &caller, Wanted::Message(parse_id(&id)?, page)).await
+}
+
+/// What of a message is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// It, and a page of its deliveries.
+    Message(MessageId, Page),
+    /// It, and of its deliveries this one.
+    Delivery(DeliveryId),
+}
+
+/// A message as it stands: what both this listener and the operators' one show.
+///
+/// # Errors
+/// 404 for what is not kept, or not this caller's; 503 when the store
+/// cannot be read.
+pub async fn message_view(
+    dispatcher: &Dispatcher,
+    store: &Arc<dyn Store>,
+    caller: &Caller,
+    wanted: Wanted,
+) -> Result<Response, Problem> {
+    let (id, page, least) = match wanted {
+        Wanted::Message(id, page) => (id, page, 0),
+        Wanted::Delivery(id) => {
+            let place = usize::from(id.n());
+            (id.message(), Page::only(place), place + 1)
+        }
+    };
+    // First the dispatcher, then the store: see `view`.
+    let live = dispatcher.live(id).await;
+    let (message, stored) = stored(store, id, caller).await?;
+    if message.recipients.len() < least {
+        return Err(no_message());
+    }
     let view = Standing::of(&message, &live, &stored).view(page);
     Ok(json(StatusCode::OK, &view))
 }
@@ -155,19 +190,12 @@ pub(super) async fn cancel(
 impl Shared {
     /// A message that this caller may see, and what the store has of its
     /// deliveries. Another's is as if it were not there.
-    async fn stored(
+    pub(super) async fn stored(
         &self,
         id: MessageId,
         caller: &Caller,
     ) -> Result<(Message, Vec<(u16, Progress)>), Problem> {
-        let store = Arc::clone(&self.state.store);
-        let (message, progress) =
-            blocking(move || Ok::<_, StoreError>((store.message(id)?, store.progress(id)?)))
-                .await??;
-        message
-            .filter(|message| caller.is_admin() || message.client == *caller.name())
-            .map(|message| (message, progress))
-            .ok_or_else(no_message)
+        stored(&self.state.store, id, caller).await
     }
 
     /// Waits for the last delivery, the end of the time or of the server.
@@ -191,6 +219,20 @@ impl Shared {
     }
 }
 
+async fn stored(
+    store: &Arc<dyn Store>,
+    id: MessageId,
+    caller: &Caller,
+) -> Result<(Message, Vec<(u16, Progress)>), Problem> {
+    let store = Arc::clone(store);
+    let (message, progress) =
+        blocking(move || Ok::<_, StoreError>((store.message(id)?, store.progress(id)?))).await??;
+    message
+        .filter(|message| caller.is_admin() || message.client == *caller.name())
+        .map(|message| (message, progress))
+        .ok_or_else(no_message)
+}
+
 fn wait(text: Option<&str>) -> Result<Option<Duration>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let seconds = || text.parse().ok().map(Duration::from_secs);
@@ -205,7 +247,8 @@ fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|()| no_message())
 }
 
-fn no_message() -> Problem {
+/// 404.
+pub fn no_message() -> Problem {
     Problem::not_found("there is no message of this id, or it is no longer kept")
 }
 

@@ -6,6 +6,7 @@ mod auth;
 mod batch;
 mod client;
 mod docs;
+mod explain;
 mod gone;
 mod layers;
 mod list;
@@ -29,7 +30,8 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
-use pushyard_providers::stream::Tokens;
+use axum::routing::{MethodRouter, post};
+use pushyard_providers::stream::{Hub, Tokens};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -39,6 +41,7 @@ use utoipa_axum::routes;
 pub use auth::{Authenticator, Caller};
 pub use client::{Client, ClientKey, KeyHash};
 pub use layers::{Admit, HEADROOM, HeaderLimit, Observe, RequestId};
+pub use messages::{Wanted, message_view, no_message};
 pub use page::{Page, bad_cursor};
 pub use problem::{Code, Problem, panicked, unknown_method, unknown_path};
 pub use read::{Media, Parameters, Segment, body, media};
@@ -48,7 +51,7 @@ pub use view::attempts;
 
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};
-use crate::feedback::Receipts;
+use crate::feedback::{AddressNames, Receipts};
 use crate::intake::Intake;
 use crate::intake::idempotency::InProgress;
 use crate::routing::Catalog;
@@ -70,6 +73,8 @@ pub struct ApiState {
     pub receipts: Arc<Receipts>,
     /// Opens topics of the stream listener, where there is one.
     pub stream_tokens: Option<Arc<Tokens>>,
+    /// Where stream devices listen, if they may see what is scheduled.
+    pub stream_hub: Option<Arc<Hub>>,
     /// The time.
     pub clock: Arc<Clock>,
     /// Who may ask.
@@ -89,17 +94,21 @@ struct Shared {
     in_progress: InProgress,
     commits: Commits,
     registering: users::Registering,
+    /// What addresses are called where they must not be shown.
+    names: AddressNames,
     /// The description, serialised once.
     openapi: Bytes,
     /// The same as a page.
     docs: Docs,
 }
 
-/// All routes of the api listener.
-pub fn router(state: ApiState) -> Router {
+/// All routes of the api listener; and the explanation of messages alone, for
+/// listeners whose callers may ask for nothing else.
+pub fn routers(state: ApiState) -> (Router, MethodRouter) {
     let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(messages::submit, list::list))
         .routes(routes!(batch::submit))
+        .routes(routes!(explain::explain))
         .routes(routes!(list::cancel))
         .routes(routes!(messages::show, messages::cancel))
         .routes(routes!(receipts::receipt))
@@ -125,11 +134,15 @@ pub fn router(state: ApiState) -> Router {
         registering: users::Registering::default(),
         docs: Docs::of(&document),
         openapi: document.to_string().into(),
+        names: AddressNames::new(&state.store.server_key()),
         state,
     };
-    routes
+    let shared = Arc::new(shared);
+    let explain = post(explain::explain).with_state(Arc::clone(&shared));
+    let router = routes
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method)
         .layer(layers)
-        .with_state(Arc::new(shared))
+        .with_state(shared);
+    (router, explain)
 }

@@ -40,6 +40,10 @@ const PROBLEMS: &[(&str, &[Code])] = &[
             Code::ShuttingDown,
         ],
     ),
+    (
+        "explainMessage",
+        &[Code::Forbidden, Code::NotFound, Code::StoreUnavailable, Code::ShuttingDown],
+    ),
     // What else a line can be refused for is said in its answer.
     ("submitMessages", &[Code::Invalid, Code::ShuttingDown]),
     ("getMessage", READING),
@@ -55,6 +59,9 @@ const PROBLEMS: &[(&str, &[Code])] = &[
     ("eraseUser", WRITING),
     ("listGoneAddresses", READING),
 ];
+
+/// The only call whose body may be absent: a query is in its place then.
+const BODY_OR_QUERY: &str = "explainMessage";
 
 const READING: &[Code] = &[Code::StoreUnavailable];
 const WRITING: &[Code] = &[Code::StoreUnavailable, Code::ShuttingDown];
@@ -141,7 +148,7 @@ fn complete_operation(path: &str, operation: &mut Value) {
         operation["security"] = json!([{"key": []}]);
     }
     if let Some(body) = operation.get_mut("requestBody") {
-        body["required"] = json!(true);
+        body["required"] = json!(id != BODY_OR_QUERY);
     }
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in problems(&id, path, operation, keyed) {

@@ -51,6 +51,11 @@ impl Page {
         Ok(Self { limit, from })
     }
 
+    /// The one item at this place.
+    pub(super) fn only(at: usize) -> Self {
+        Self { limit: 1, from: at }
+    }
+
     /// How many at most.
     pub fn limit(self) -> usize {
         self.limit

@@ -268,7 +268,7 @@ impl Problem {
     }
 }
 
-/// `Retry-After` is between these (docs/semantics.md, "Limits towards ourselves"),
+/// `Retry-After` is between these (docs/semantics.md, "Limits"),
 /// give or take the spread: those who were refused together come back apart.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);

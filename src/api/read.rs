@@ -79,7 +79,7 @@ const READ_BEFORE_REFUSAL: u64 = 4;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Beyond that it must bring at least so much in a second, on average
-/// (docs/semantics.md, "Limits towards ourselves").
+/// (docs/semantics.md, "Limits").
 const LEAST_BYTES_PER_SECOND: f64 = 1024.0;
 
 /// Why a body was not read to its end.

@@ -107,11 +107,14 @@ impl Shared {
             None => self.state.dispatcher.submit(Arc::clone(&body)).await?,
             Some(held) => self.commit(Arc::clone(&body), held).await?,
         }
+        if let Some(hub) = &self.state.stream_hub {
+            intake::coming::expect(hub, body.message());
+        }
         Ok(Submitted::New(body))
     }
 
     /// The devices of the users that a message names; mostly it names none.
-    async fn devices_named(
+    pub(super) async fn devices_named(
         &self,
         caller: &Caller,
         node: &json::Node<'_>,

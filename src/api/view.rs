@@ -307,7 +307,7 @@ pub fn attempts(attempts: &[Attempt]) -> serde_json::Value {
     serde_json::to_value(attempts.iter().map(attempt).collect::<Vec<_>>()).unwrap_or_default()
 }
 
-fn attempt(attempt: &Attempt) -> AttemptView<'_> {
+pub(super) fn attempt(attempt: &Attempt) -> AttemptView<'_> {
     AttemptView {
         n: attempt.n,
         provider: &attempt.provider,
@@ -387,7 +387,9 @@ pub(super) struct WarningShape {
     detail: String,
 }
 
-fn words(words: impl IntoIterator<Item = &'static str>) -> utoipa::openapi::ObjectBuilder {
+pub(super) fn words(
+    words: impl IntoIterator<Item = &'static str>,
+) -> utoipa::openapi::ObjectBuilder {
     utoipa::openapi::ObjectBuilder::new()
         .schema_type(utoipa::openapi::schema::Type::String)
         .enum_values(Some(words))

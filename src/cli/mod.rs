@@ -16,7 +16,9 @@ mod completions;
 mod dead_letters;
 mod demo;
 mod events;
+mod explain;
 mod failure;
+mod files;
 mod load;
 mod order;
 mod providers;
@@ -108,6 +110,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Check(check::CheckArgs),
     Send(Box<send::SendArgs>),
+    Explain(Box<explain::ExplainArgs>),
     Providers(providers::ProvidersArgs),
     Routes(routes::RoutesArgs),
     Events(events::EventsArgs),
@@ -140,6 +143,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Check(args) => check::run(&args, ui),
         Command::Send(args) => block_on(send::run(*args, global.api()?, ui)),
+        Command::Explain(args) => block_on(explain::run(*args, global.api()?, ui)),
         Command::Providers(args) => block_on(providers::run(args, global.admin()?, ui)),
         Command::Routes(args) => block_on(routes::run(args, global.admin()?, ui)),
         Command::Events(args) => block_on(events::run(args, global.admin()?, ui)),

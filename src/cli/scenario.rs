@@ -121,6 +121,8 @@ struct Behaviour {
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    latency_spread_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ack_latency_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,
@@ -128,6 +130,10 @@ struct Behaviour {
     limit_per_second: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     goaway_after: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goaway_after_age: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_streams: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     clock_offset_s: Option<i64>,
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
+use super::files;
 use super::signals::{Signals, Told};
 use crate::server::Server;
 
@@ -24,7 +25,8 @@ Examples:
   RUST_LOG=pushyard=debug pushyard serve
 
 When it is ready it prints one line on standard output, also where a port is 0:
-  listening {\"api\":\"127.0.0.1:8080\",\"admin\":\"127.0.0.1:9090\"}
+  listening {\"api\":\"127.0.0.1:8080\",\"admin\":\"127.0.0.1:9090\",\"stream\":\"127.0.0.1:8082\"}
+\"stream\" is there when [stream] has an address.
 
 Log lines go to standard error. SIGTERM or SIGINT ends it in order; a second
 one cuts what is in flight.";
@@ -40,6 +42,8 @@ pub(super) struct ServeArgs {
 
 /// Runs it to its end.
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    // The stream listener holds a connection for each device.
+    files::raise();
     // Caught before anything is opened, so that nothing is ever left half open.
     let mut signals = Signals::new()
         .map_err(|error| Failure::told(format!("cannot catch SIGTERM and SIGINT: {error}")))?;

@@ -26,7 +26,8 @@ Examples:
   pushyard simulate --scenario blackhole
 
 It writes credentials and a configuration for the router into its folder. Tokens may ask for a
-fault: fcm:503-a, fcm:gone-b, fcm:slow250-c; APNs tokens carry the same text in hex.";
+fault: fcm:503-a, fcm:gone-b, fcm:slow250-c; APNs tokens carry the same text in hex, its channels
+in base64, and channels that begin with sim- are there.";
 
 /// Run the vendor simulator alone, with a control port for faults
 #[derive(Debug, Args)]

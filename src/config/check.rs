@@ -78,6 +78,7 @@ impl Check<'_> {
             tls: self.tls(file.admin_tls.as_ref()),
             open_metrics: file.open_metrics,
         };
+        let stream_tls = self.tls(file.stream.tls.as_ref());
         let stream = self.stream(file.stream, &providers);
         let mut store = file.store;
         store.path = self.folder.join(store.path);
@@ -89,6 +90,7 @@ impl Check<'_> {
             subscribers,
             operators,
             stream,
+            stream_tls,
             providers,
             routes,
             dispatch: file.dispatch,
@@ -131,7 +133,13 @@ impl Check<'_> {
         let listen = file.listen.at().map(|at| at.value);
         let settings = stream::Settings { listen, secret, ..file.settings };
         if settings.is_open() && listen.is_some_and(|at| !at.ip().is_loopback()) {
-            self.warn("stream.access is \"open\": whoever knows a topic can read it");
+            self.warn(match settings.takes_unifiedpush() {
+                true => {
+                    "stream.access is \"open\": whoever knows a topic can read it, and write into \
+                     it as a UnifiedPush sender; unifiedpush = false forbids the latter"
+                }
+                false => "stream.access is \"open\": whoever knows a topic can read it",
+            });
         }
         settings
     }
@@ -335,13 +343,13 @@ impl Check<'_> {
         for route in routes {
             let weighs = route.tiers.iter().flatten().any(|member| member.weight != 1.0);
             let unused = match route.balance {
-                Balance::RoundRobin => weighs,
+                Balance::RoundRobin | Balance::Broadcast => weighs,
                 Balance::Weighted | Balance::LeastLatency | Balance::Cheapest => false,
             };
             if unused {
-                let name = &route.name;
+                let (name, balance) = (&route.name, route.balance.word());
                 self.warn(format!(
-                    "routes.{name}: weights do nothing with balance = \"round_robin\""
+                    "routes.{name}: weights do nothing with balance = \"{balance}\""
                 ));
             }
         }

@@ -79,6 +79,7 @@ pub(super) struct Stream {
     pub(super) spot: Spot,
     pub(super) listen: Field<SocketAddr>,
     pub(super) secret: Field<Origin>,
+    pub(super) tls: Option<Tls>,
     /// Without `listen` and `secret`.
     pub(super) settings: stream::Settings,
 }
@@ -171,25 +172,43 @@ fn stream(mut table: Table<'_>) -> Stream {
     let default = stream::Settings::default();
     let spot = table.spot.clone();
     let (listen, secret) = (table.address("listen"), table.secret("secret"));
+    let tls = tls(&mut table);
     let word = table.word("access", &Access::WORDS, &[]).at().map(|at| at.value);
+    let places = |table: &mut Table<'_>, key| table.whole(key, 1..=1_000_000);
+    let max_subscribers = places(&mut table, "max_subscribers").or(default.hub.max_subscribers);
+    let max_subscribers_per_address =
+        places(&mut table, "max_subscribers_per_address").at().map(|at| at.value);
     let hub = HubSettings {
         backlog: table.whole("backlog", 1..=100_000).or(default.hub.backlog),
         backlog_ttl: table.duration("backlog_ttl").or(default.hub.backlog_ttl),
-        max_subscribers: table
-            .whole("max_subscribers", 1..=1_000_000)
-            .or(default.hub.max_subscribers),
-        max_topics_per_address: table
-            .whole("max_topics_per_address", 1..=1_000_000)
+        max_subscribers,
+        max_subscribers_per_address: max_subscribers,
+        max_subscribers_per_topic: places(&mut table, "max_subscribers_per_topic")
+            .or(max_subscribers),
+        max_topics: places(&mut table, "max_topics").or(default.hub.max_topics),
+        max_topics_per_address: places(&mut table, "max_topics_per_address")
             .or(default.hub.max_topics_per_address),
     };
     let keepalive = table.duration("keepalive").or(default.keepalive);
     if keepalive < Duration::from_secs(1) || keepalive > LONGEST_KEEPALIVE {
         table.fault_at("keepalive", "must be from 1s to 70s: clients give up after 77s of silence");
     }
+    let unifiedpush = table.flag("unifiedpush").at().map(|at| at.value);
+    let scheduled = table.flag("scheduled").or(default.scheduled);
+    let rate = rate(&mut table);
     table.finish();
     let access = [Access::Open, Access::Token].into_iter().find(|one| Some(one.word()) == word);
-    let settings = stream::Settings { access, hub, keepalive, ..default };
-    Stream { spot, listen, secret, settings }
+    let settings = stream::Settings {
+        access,
+        unifiedpush,
+        scheduled,
+        hub,
+        max_subscribers_per_address,
+        rate,
+        keepalive,
+        ..default
+    };
+    Stream { spot, listen, secret, tls, settings }
 }
 
 fn store(mut table: Table<'_>, max_idempotency_keys: u64) -> store::Settings {
@@ -261,10 +280,8 @@ fn route(mut table: Table<'_>) -> Route {
     let spot = table.spot.clone();
     let name = table.text("name");
     let tiers = table.texts_of_texts("tiers", "[[\"apns\", \"fcm\"], [\"backup\"]]");
-    let word = table.word("balance", &Balance::WORDS, &["broadcast"]).or(Balance::default().word());
-    let balances =
-        [Balance::Weighted, Balance::RoundRobin, Balance::LeastLatency, Balance::Cheapest];
-    let balance = balances.into_iter().find(|balance| balance.word() == word).unwrap_or_default();
+    let word = table.word("balance", &Balance::WORDS, &[]).or(Balance::default().word());
+    let balance = Balance::of_word(word).unwrap_or_default();
     let weights = table.amounts("weights");
     table.finish();
     Route { spot, name, tiers, balance, weights }

@@ -43,7 +43,7 @@ impl Settings {
                     "types": operators.types,
                 })),
             },
-            "stream": stream(&self.stream),
+            "stream": stream(&self.stream, self.stream_tls.as_ref()),
             "store": store(&self.store),
             "clients": self.clients.iter().map(|one| self.client(one)).collect::<Vec<_>>(),
             "providers": self.providers.iter().map(provider).collect::<Vec<_>>(),
@@ -96,15 +96,22 @@ fn tls(tls: &Tls) -> Json {
     json!({ "cert": tls.cert.display().to_string(), "key": tls.key.display().to_string() })
 }
 
-fn stream(settings: &stream::Settings) -> Json {
+fn stream(settings: &stream::Settings, identity: Option<&Tls>) -> Json {
     json!({
         "listen": settings.listen.map(|listen| listen.to_string()),
+        "tls": identity.map(tls),
         "access": settings.access.map(stream::Access::word),
         "secret": settings.secret.as_ref().map(|_| MASK),
+        "unifiedpush": settings.takes_unifiedpush(),
+        "scheduled": settings.scheduled,
         "backlog": settings.hub.backlog,
         "backlog_ttl": show_duration(settings.hub.backlog_ttl),
         "max_subscribers": settings.hub.max_subscribers,
+        "max_subscribers_per_address": settings.bounds().max_subscribers_per_address,
+        "max_subscribers_per_topic": settings.hub.max_subscribers_per_topic,
+        "max_topics": settings.hub.max_topics,
         "max_topics_per_address": settings.hub.max_topics_per_address,
+        "rate": settings.rate().map(rate),
         "keepalive": show_duration(settings.keepalive),
     })
 }

@@ -73,6 +73,8 @@ pub struct Settings {
     pub operators: Option<OperatorTarget>,
     /// `[stream]`.
     pub stream: stream::Settings,
+    /// Whom the devices' listener proves to be; `None`: plain HTTP.
+    pub stream_tls: Option<Tls>,
     /// By [`crate::routing::ProviderIndex`].
     pub providers: Vec<ProviderEntry>,
     /// At least one: `default` with all providers where the file has none.

@@ -36,7 +36,8 @@ impl Settings {
         ];
         if let Some(listen) = self.stream.listen {
             let access = if self.stream.is_open() { "open" } else { "by token" };
-            lines.push(format!("stream    http://{listen} ({access})"));
+            let scheme = scheme(&self.stream_tls);
+            lines.push(format!("stream    {scheme}://{listen} ({access})"));
         }
         lines.extend(self.providers.iter().map(provider));
         lines.extend(self.routes.iter().map(|route| self.route_line(route)));

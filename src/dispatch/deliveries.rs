@@ -15,7 +15,9 @@ use pushyard_providers::{Outcome, Priority};
 use smallvec::SmallVec;
 
 use crate::clock::{Utc, millis};
-use crate::model::{Body, DeliveryId, Durability, Message, MessageId, OnAmbiguous, Progress};
+use crate::model::{
+    Body, DeliveryId, Durability, Message, MessageId, OnAmbiguous, Progress, Reason, State,
+};
 use crate::routing::ProviderIndex;
 
 /// No stub, no entry.
@@ -102,6 +104,25 @@ pub(super) struct Track {
     pub(super) alone: bool,
     /// A newer message of its collapse key has been picked meanwhile.
     pub(super) superseded: bool,
+    /// Goes to all of a tier, and not all of that is over.
+    pub(super) fan: Option<Fan>,
+    /// Had its last try, because nothing was usable and its life nearly over.
+    pub(super) last_tried: bool,
+}
+
+/// A delivery that goes to all of a tier.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fan {
+    /// Which tier.
+    pub(super) tier: u8,
+    /// Attempts in flight.
+    pub(super) out: u8,
+    /// Whether a vendor has it.
+    pub(super) accepted: bool,
+    /// How it ends if no vendor takes it, where that is known already.
+    pub(super) end: Option<(State, Option<Reason>)>,
+    /// A candidate is left for another round.
+    pub(super) left: bool,
 }
 
 impl Track {
@@ -118,6 +139,8 @@ impl Track {
             delivered: false,
             alone: false,
             superseded: false,
+            fan: None,
+            last_tried: false,
         }
     }
 }
@@ -559,6 +582,24 @@ impl Deliveries {
         })
     }
 
+    /// When the first life ends.
+    pub(super) fn first_end(&self) -> Option<Utc> {
+        let expiry = self.expiry.first().map(|(at, _)| *at);
+        let replayed = self.replayed.first().map(|(at, _)| *at);
+        expiry.into_iter().chain(replayed).min().map(Utc::from_ms)
+    }
+
+    /// Deliveries of messages whose life ends by then, and replayed ones: of so
+    /// many of each.
+    pub(super) fn ending(&self, by: Utc, most: usize) -> Vec<StubRef> {
+        let by = by.ms();
+        let messages = self.expiry.iter().take(most).take_while(|(at, _)| *at <= by);
+        let replayed = self.replayed.iter().take(most).take_while(|(at, _)| *at <= by);
+        let of_messages = messages.flat_map(|(_, message)| self.of_message(*message));
+        let unreplayed = of_messages.filter(|at| self.replayed_at(*at).is_none());
+        unreplayed.chain(replayed.map(|(_, at)| *at)).collect()
+    }
+
     /// Unsettled deliveries that something has been tried of. Walks all stubs: for
     /// a snapshot, not for each event.
     pub(super) fn tried(&self) -> u64 {
@@ -571,10 +612,8 @@ impl Deliveries {
 
     /// The next moment at which `due` or `expired` has something.
     pub(super) fn wake_at(&self) -> Option<Utc> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let expiry = self.expiry.first().map(|(at, _)| *at);
-        let replayed = self.replayed.first().map(|(at, _)| *at);
-        timer.into_iter().chain(expiry).chain(replayed).min().map(Utc::from_ms)
+        let timer = self.timers.first().map(|(at, _)| Utc::from_ms(*at));
+        timer.into_iter().chain(self.first_end()).min()
     }
 }
 

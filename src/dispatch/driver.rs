@@ -352,6 +352,10 @@ impl Driver {
                 let now = self.now();
                 drop(reply.send(self.parts.engine.live(id, now)));
             }
+            Command::Explain(asked, reply) => {
+                let now = self.now();
+                drop(reply.send(self.parts.engine.explain(&asked, now)));
+            }
         }
     }
 

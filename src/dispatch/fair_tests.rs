@@ -38,6 +38,7 @@ impl Queue {
             route: route.into(),
             route_index: Some(0),
             balance: Balance::LeastLatency,
+            at_most_once: false,
             candidates: vec![candidate],
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Operation, Reconfigured, Refused};
+use super::{Asked, Explained, Operation, Reconfigured, Refused};
 use crate::model::{Body, DeliveryId, MessageId, Progress};
 use crate::stack::ProviderStack;
 use crate::store::Record;
@@ -33,6 +33,8 @@ pub enum Command {
     Wait(MessageId, oneshot::Sender<()>),
     /// Tell of the message's unsettled deliveries.
     Live(MessageId, oneshot::Sender<Vec<(u16, Progress)>>),
+    /// Tell where a delivery would go now, and why.
+    Explain(Box<Asked>, oneshot::Sender<Explained>),
 }
 
 /// Why a message was not taken. Nothing of it is kept.
@@ -180,6 +182,16 @@ impl Dispatcher {
         self.ask(|reply| Command::Live(message, reply)).await.unwrap_or_default()
     }
 
+    /// Where a delivery would go now, and why. Nothing is changed by asking. One
+    /// recipient at a time, so that what waits for the dispatcher goes on between.
+    ///
+    /// # Errors
+    /// [`Rejected::ShuttingDown`].
+    pub async fn explain(&self, asked: Asked) -> Result<Explained, Rejected> {
+        let answer = self.ask(|reply| Command::Explain(Box::new(asked), reply)).await;
+        answer.ok_or(Rejected::ShuttingDown)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.ok()?;
@@ -188,7 +200,7 @@ impl Dispatcher {
 }
 
 /// `Retry-After` of a full queue: the time in which `excess` drains, between
-/// 1 s and 60 s (docs/semantics.md, "Limits towards ourselves").
+/// 1 s and 60 s (docs/semantics.md, "Limits").
 pub fn retry_after(excess: u64, drained_per_second: f64) -> Duration {
     let seconds = excess as f64 / drained_per_second.max(1.0);
     Duration::from_secs_f64(seconds.clamp(1.0, 60.0))

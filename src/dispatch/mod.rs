@@ -22,8 +22,8 @@ mod tell;
 
 pub use driver::{Driver, FlushMark, Parts};
 pub use engine::{
-    AttemptId, Effect, Engine, Event, Fact, Found, Order, ProviderView, QueueView, Reconfigured,
-    Snapshot, Token, cut,
+    Asked, AttemptId, BARRED, Barred, Effect, Engine, Event, Explained, Fact, Found, KeyView,
+    Order, ProviderView, QueueView, Reconfigured, Score, Seen, Snapshot, Token, Weighed, cut,
 };
 pub use handle::{
     Cancelled, Command, Dispatcher, Received, Reconfigure, Rejected, Replayed, retry_after,

@@ -6,6 +6,7 @@
 //! [`Intake::prepare`] gives the result its id. `idempotency` answers whether the
 //! message has been here before.
 
+pub mod coming;
 mod device;
 mod fault;
 pub mod idempotency;
@@ -18,6 +19,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use device::{CancelFilter, DEVICE_FIELDS, cancel_filter, device, name_fault};
@@ -31,6 +33,7 @@ use crate::clock::Clock;
 use crate::model::{Body, Device, IdGenerator, Idempotency, Message, MessageId, Trace};
 use crate::routing::Catalog;
 use json::Node;
+use resolve::Purpose;
 use validate::Rules;
 
 /// Makes messages of requests.
@@ -83,16 +86,46 @@ impl Intake {
         offered: Offered<'_>,
         catalog: &Catalog,
     ) -> Result<Arc<Body>, Refusal> {
+        self.read(body, offered, catalog, Purpose::Send, || self.next_id())
+    }
+
+    /// The same of a message that is only looked at: it has an id of no meaning,
+    /// and may be one that nobody could get.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn rehearse(
+        &self,
+        body: &Node<'_>,
+        offered: Offered<'_>,
+        catalog: &Catalog,
+    ) -> Result<Arc<Body>, Refusal> {
+        let id = || {
+            let mut rng = StdRng::seed_from_u64(0);
+            IdGenerator::default().next(self.clock.now().utc, &mut rng)
+        };
+        self.read(body, offered, catalog, Purpose::Look, id)
+    }
+
+    fn read(
+        &self,
+        body: &Node<'_>,
+        offered: Offered<'_>,
+        catalog: &Catalog,
+        purpose: Purpose,
+        id: impl FnOnce() -> MessageId,
+    ) -> Result<Arc<Body>, Refusal> {
         let rules = Rules { catalog, now: self.clock.now().utc, header_key: offered.header_key };
         let draft = validate::validate(body, rules).map_err(Refusal::Faults)?;
         let route = draft.route;
         if offered.routes.is_some_and(|allowed| !allowed.contains(&route.name)) {
             return Err(Refusal::RouteForbidden(route.name.clone()));
         }
-        let resolved = resolve::resolve(draft.to, &draft.push, route, catalog, offered.devices)
+        let (to, devices) = (draft.to, offered.devices);
+        let resolved = resolve::resolve(to, &draft.push, route, catalog, devices, purpose)
             .map_err(Refusal::Faults)?;
         let message = Message {
-            id: self.next_id(),
+            id: id(),
             client: Arc::clone(offered.client),
             route: Arc::clone(&route.name),
             deliver_at: draft.deliver_at,

@@ -225,7 +225,8 @@ fn field_fault(at: At<'_>, field: &str, code: &'static str, detail: String, faul
 /// several of which exactly one is wanted.
 fn code(kind: &Kind, field: &str, given: bool, values: &[(&str, &str)]) -> &'static str {
     let choice = |name: &str| {
-        kind.fields.iter().any(|field| field.name == name && field.need == Need::OneOf)
+        let exclusive = |need| matches!(need, Need::OneOf | Need::Unless(_));
+        kind.fields.iter().any(|field| field.name == name && exclusive(field.need))
     };
     match field {
         "" if values.iter().any(|(name, _)| choice(name)) => "conflict",

@@ -30,6 +30,15 @@ pub(super) struct Resolved {
     pub(super) encoded: SmallVec<[(u64, Encoded); 2]>,
 }
 
+/// What a message is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be sent: someone must be served.
+    Send,
+    /// To be explained: that nobody serves it is an answer, too.
+    Look,
+}
+
 /// Resolves recipients and encodes once for each provider.
 pub(super) fn resolve(
     to: Recipients,
@@ -37,6 +46,7 @@ pub(super) fn resolve(
     route: &Route,
     catalog: &Catalog,
     devices: &BTreeMap<String, Vec<Device>>,
+    purpose: Purpose,
 ) -> Result<Resolved, Vec<Fault>> {
     let mut faults = Faults::default();
     let Recipients { devices: mut all, users } = to;
@@ -52,7 +62,8 @@ pub(super) fn resolve(
         return Err(faults.into_inner());
     }
     let (recipients, wanted) = serve(all, route, catalog, &mut faults);
-    if wanted.is_empty() {
+    let look = purpose == Purpose::Look && !recipients.is_empty();
+    if wanted.is_empty() && !look {
         return Err(faults.into_inner());
     }
     let (encoded, warnings) = encode(push, &wanted, catalog)?;
@@ -189,7 +200,7 @@ fn encode(
     let told = |kind: &str, invalid: &Invalid| {
         format!("{kind} cannot take this message: {} ({})", invalid.detail, invalid.code)
     };
-    if encoded.iter().all(|(_, payload)| payload.is_err()) {
+    if !encoded.is_empty() && encoded.iter().all(|(_, payload)| payload.is_err()) {
         let fault = |(kind, invalid): (&'static str, Invalid)| Fault {
             code: invalid.code,
             detail: told(kind, &invalid),

@@ -209,6 +209,9 @@ pub struct Progress {
     pub replayed_at: Option<Utc>,
     /// Candidates that are not tried again for this delivery.
     pub excluded: Vec<Excluded>,
+    /// Who of a better tier could not be used when it was tried first.
+    #[serde(default)]
+    pub passed_over: Option<PassedOver>,
     /// When its state last changed.
     pub at: Utc,
 }
@@ -234,6 +237,7 @@ impl Progress {
             alone: 0,
             replayed_at: None,
             excluded: Vec::new(),
+            passed_over: None,
             at,
         }
     }
@@ -246,6 +250,15 @@ impl Progress {
         }
         self.attempts.push(attempt);
     }
+}
+
+/// A provider that stood before the one that was tried first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// Its id.
+    pub provider: Arc<str>,
+    /// Why it could not be used, in the word of explain: `ejected`, `throttled`, …
+    pub reason: Arc<str>,
 }
 
 /// A candidate that a delivery does not use again.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pushyard_providers::{Address, Push};
 use serde::{Deserialize, Serialize};
 
-use super::{MessageId, Trace};
+use super::{DeliveryId, MessageId, Trace};
 use crate::clock::Utc;
 
 /// A message as it was accepted. Never changed afterwards.
@@ -91,6 +91,18 @@ impl Message {
             self.metadata.clear();
             self.warnings.clear();
         }
+    }
+
+    /// Its addresses of a kind, each with its delivery, when it is for a later time
+    /// than its acceptance.
+    pub fn scheduled(&self, kind: &'static str) -> impl Iterator<Item = (DeliveryId, &Address)> {
+        let later = self.deliver_at.is_some();
+        let recipients = (0..).zip(self.recipients.iter().filter(move |_| later));
+        recipients.flat_map(move |(n, recipient)| {
+            let of_kind = move |address: &&Address| address.kind().name == kind;
+            let delivery = self.id.delivery(n);
+            recipient.addresses.iter().filter(of_kind).map(move |address| (delivery, address))
+        })
     }
 
     /// One round and no waiting.

@@ -11,7 +11,7 @@ mod message;
 mod trace;
 
 pub use body::{Body, Encoded};
-pub use delivery::{Attempt, Excluded, Progress, Reason, State, message_state};
+pub use delivery::{Attempt, Excluded, PassedOver, Progress, Reason, State, message_state};
 pub use device::{Device, MAX_DEVICES, User};
 pub use event::{DeliveryEvent, EventId, EventKind, EventKinds};
 pub use gone::{Gone, Proof, gone_key};

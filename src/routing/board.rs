@@ -33,12 +33,20 @@ use super::health::{Cause, Health, Move, Status};
 use super::hold::Hold;
 use super::latency::Latency;
 use super::limits::{ConcurrencyLimit, Pace};
+use super::ramp::{Meter, Ramp};
 use super::window::Window;
 use super::{ProviderIndex, ProviderSettings};
 use crate::clock::Utc;
 
 /// Pauses longer than this are kept over a restart.
 const KEPT_PAUSE: Duration = Duration::from_secs(30);
+
+/// Parts that have a key at most, unless more are in use.
+const MOST_PARTS: usize = 10_000;
+/// So many of them go at once when there are more.
+const DROPPED_AT_ONCE: usize = MOST_PARTS / 10;
+/// How often it is tried.
+const DROPPED_EVERY: Duration = Duration::from_secs(1);
 
 /// A health key's position on the board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,8 +68,23 @@ pub struct Key {
     pub paused_until: Option<Instant>,
     /// Throttled answers without a time, in a row.
     untimed_throttles: u32,
+    /// How much goes through.
+    meter: Meter,
+    /// What may go through since its last pause, if that is less than all.
+    ramp: Option<Box<Ramp>>,
     /// Whether it is a good witness.
     guard: Guard,
+    /// When a delivery was planned with it.
+    used: Instant,
+    /// Its place is free.
+    dropped: bool,
+}
+
+impl Key {
+    /// When it lets the next call through, if its last pause was not long ago.
+    pub fn paced_until(&self, now: Instant) -> Option<Instant> {
+        self.ramp.as_ref().map(|ramp| ramp.ready_at(now)).filter(|at| *at > now)
+    }
 }
 
 /// One provider.
@@ -116,6 +139,8 @@ pub struct Board {
     lanes: Vec<Lane>,
     keys: Vec<Key>,
     by_part: HashMap<(ProviderIndex, Part), KeyIndex>,
+    free: Vec<KeyIndex>,
+    next_drop: Instant,
     paused_addresses: HashMap<(ProviderIndex, u64), Instant>,
     /// Keys whose remembered state changed and is not yet written.
     changed: Vec<KeyIndex>,
@@ -131,6 +156,8 @@ impl Board {
             lanes: Vec::new(),
             keys: Vec::new(),
             by_part: HashMap::new(),
+            free: Vec::new(),
+            next_drop: now,
             paused_addresses: HashMap::new(),
             changed: Vec::new(),
             moved: Vec::new(),
@@ -177,12 +204,22 @@ impl Board {
             // A device has no key: it says nothing about anyone else.
             Part::Provider | Part::Device => self.lanes[provider.at()].key,
             Part::Named(_) => {
-                if let Some(known) = self.by_part.get(&(provider, part.clone())) {
-                    return *known;
+                if let Some(known) = self.by_part.get(&(provider, part.clone())).copied() {
+                    self.keys[known.0 as usize].used = now;
+                    return known;
                 }
                 let settings = self.lanes[provider.at()].settings.clone();
                 self.add_key(provider, part.clone(), &settings, now)
             }
+        }
+    }
+
+    /// The key of a provider's part, if it has been named before: what is only
+    /// looked at makes none.
+    pub fn known_key(&self, provider: ProviderIndex, part: &Part) -> Option<KeyIndex> {
+        match part {
+            Part::Provider | Part::Device => Some(self.lanes[provider.at()].key),
+            Part::Named(_) => self.by_part.get(&(provider, part.clone())).copied(),
         }
     }
 
@@ -193,19 +230,56 @@ impl Board {
         settings: &ProviderSettings,
         now: Instant,
     ) -> KeyIndex {
-        // Parts are apps and origins of one installation: far below u32.
-        let index = KeyIndex(self.keys.len() as u32);
+        // Parts are bounded, see `drop_parts`: far below u32.
+        let index = self.free.pop().unwrap_or(KeyIndex(self.keys.len() as u32));
         let health = Health::new(settings.health, now);
         self.by_part.insert((provider, part.clone()), index);
-        self.keys.push(Key {
+        let key = Key {
             provider,
             part,
             health,
             paused_until: None,
             untimed_throttles: 0,
+            meter: Meter::new(now),
+            ramp: None,
             guard: Guard::default(),
-        });
+            used: now,
+            dropped: false,
+        };
+        match self.keys.get_mut(index.0 as usize) {
+            Some(place) => *place = key,
+            None => self.keys.push(key),
+        }
         index
+    }
+
+    /// Whether parts have come to be so many that some should be forgotten.
+    pub fn is_crowded(&self, now: Instant) -> bool {
+        self.by_part.len() > self.lanes.len() + MOST_PARTS && now >= self.next_drop
+    }
+
+    /// Forgets the parts that were used least recently. What is ejected, paused or
+    /// on its way back stays, and so does what `used` says of.
+    pub fn drop_parts(&mut self, used: &dyn Fn(KeyIndex) -> bool, now: Instant) {
+        self.next_drop = now + DROPPED_EVERY;
+        let idle = |key: &Key| {
+            let plain = matches!(key.health.status(), Status::Healthy { ramp: None });
+            let paused = key.paused_until.is_some_and(|until| now < until);
+            matches!(key.part, Part::Named(_)) && plain && !paused && key.ramp.is_none()
+        };
+        let places = (0..self.keys.len() as u32).map(KeyIndex);
+        let mut idle: Vec<(Instant, KeyIndex)> = places
+            .map(|at| (&self.keys[at.0 as usize], at))
+            .filter(|(key, at)| !key.dropped && idle(key) && !used(*at))
+            .map(|(key, at)| (key.used, at))
+            .collect();
+        idle.sort_unstable();
+        for (_, at) in idle.into_iter().take(DROPPED_AT_ONCE) {
+            let key = &mut self.keys[at.0 as usize];
+            (key.dropped, key.guard) = (true, Guard::default());
+            self.by_part.remove(&(key.provider, key.part.clone()));
+            self.free.push(at);
+        }
     }
 
     /// A provider.
@@ -225,7 +299,7 @@ impl Board {
 
     /// The keys of a provider, the whole first.
     pub fn keys_of(&self, provider: ProviderIndex) -> impl Iterator<Item = &Key> {
-        self.keys.iter().filter(move |key| key.provider == provider)
+        self.keys.iter().filter(move |key| key.provider == provider && !key.dropped)
     }
 
     /// What the open connections of a provider allow together.
@@ -241,6 +315,9 @@ impl Board {
     /// Time passes.
     pub fn tick(&mut self, now: Instant) {
         for at in 0..self.keys.len() {
+            let rate = self.lanes[self.keys[at].provider.at()].settings.rate;
+            let rate = rate.map(|rate| rate.per_second);
+            self.keys[at].ramp.take_if(|ramp| ramp.is_over(rate, now));
             let change = self.keys[at].health.tick(now);
             self.note(KeyIndex(at as u32), change);
         }
@@ -248,7 +325,10 @@ impl Board {
 
     /// When the board changes by time alone.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let keys = self.keys.iter().flat_map(|key| [key.health.wake_at(now), key.paused_until]);
+        let keys = self
+            .keys
+            .iter()
+            .flat_map(|key| [key.health.wake_at(now), key.paused_until, key.paced_until(now)]);
         keys.flatten().filter(|at| *at > now).min()
     }
 

@@ -6,7 +6,7 @@ use pushyard_providers::{Answer, Outcome, Part, Processed};
 use super::{Board, Ended, KeyIndex, Keys, LeftOut, Permit, Remembered};
 use crate::clock::{Clock, Now};
 use crate::routing::testing::{catalog, settings};
-use crate::routing::{Cause, GoneVerdict, ProviderIndex, ProviderSettings, Rate, Status};
+use crate::routing::{Cause, GoneVerdict, Pass, ProviderIndex, ProviderSettings, Rate, Status};
 
 const S: Duration = Duration::from_secs(1);
 const P: ProviderIndex = ProviderIndex(0);
@@ -41,7 +41,7 @@ impl Desk {
     }
 
     fn admit(&mut self, keys: &Keys) -> Option<Permit> {
-        self.board.admit(P, keys, false, self.now.instant)
+        self.board.admit(P, keys, Pass::Usual, self.now.instant)
     }
 
     fn answer(&mut self, permit: &Permit, keys: &Keys, answer: &Answer) {
@@ -60,7 +60,7 @@ impl Desk {
     }
 
     fn why(&self, keys: &Keys) -> Option<LeftOut> {
-        self.board.open(keys, false, self.now.instant).err().map(|closed| closed.why)
+        self.board.open(keys, Pass::Usual, self.now.instant).err().map(|closed| closed.why)
     }
 
     fn status(&self, key: KeyIndex) -> Status {
@@ -143,6 +143,8 @@ fn throttles_without_a_time_double_from_a_second_to_a_minute() {
             assert_eq!(desk.why(&keys), None, "{pause} s");
         }
         desk.call(&keys, &Answer::new(Outcome::Accepted));
+        // Its pace is that of one who lets nothing through.
+        desk.pass(2 * S);
         desk.call(&keys, &throttled(zero));
         desk.pass(S);
         assert_eq!(desk.why(&keys), None, "a success starts anew");
@@ -355,7 +357,7 @@ fn our_own_network_is_down_when_no_provider_with_traffic_can_be_reached() {
             let Some(answer) = answer else { continue };
             let index = ProviderIndex(n as u16);
             let keys = Keys::from_slice(&[board.lane(index).key]);
-            let permit = board.admit(index, &keys, false, now.instant).unwrap();
+            let permit = board.admit(index, &keys, Pass::Usual, now.instant).unwrap();
             let ended = Ended { permit: &permit, keys: &keys, answer, elapsed: S, address: 7 };
             board.answered(&ended, now, &mut || 0.0);
         }
@@ -380,4 +382,29 @@ fn each_ejection_of_a_provider_halves_its_limit() {
     let keys = desk.whole();
     desk.call(&keys, &Answer::new(Outcome::AuthFailed));
     assert_eq!(desk.board.lane(P).limit.get(), 10);
+}
+
+#[test]
+fn ten_thousand_parts_are_remembered_and_those_that_matter_longest() {
+    let mut desk = Desk::new();
+    let [out, paused, used] = ["out", "paused", "used"].map(|name| desk.app(name));
+    desk.call(&out, &Answer::new(Outcome::AuthFailed).about(Part::app("out")));
+    desk.call(&paused, &throttled(Some(3600 * S)).about(Part::app("paused")));
+    for n in 0..9_998 {
+        assert!(!desk.board.is_crowded(desk.now.instant), "{n}");
+        desk.app(&format!("app-{n}"));
+    }
+    assert!(desk.board.is_crowded(desk.now.instant));
+    desk.pass(S);
+    let (old, recent) = (desk.app("app-1"), desk.app("app-2"));
+    desk.board.drop_parts(&|key| key == used[1], desk.now.instant);
+    assert_eq!(desk.board.keys_of(P).count(), 9_002, "a thousand and what is in use are kept");
+    for (name, keys) in [("out", out), ("paused", paused), ("used", used), ("app-1", old)] {
+        assert_eq!(desk.app(name), keys, "{name}");
+    }
+    assert_eq!(desk.app("app-2"), recent);
+    // Its place is taken by another one, which knows nothing of it.
+    let fresh = desk.app("fresh");
+    assert_eq!(desk.board.key_at(fresh[1]).part, Part::app("fresh"));
+    assert!(!desk.board.is_crowded(desk.now.instant));
 }

@@ -20,10 +20,13 @@ const FAILURES_STALE: Duration = Duration::from_secs(300);
 /// The row must also be this share of the window's samples, else random
 /// failures at a high rate would look like an outage.
 const ROW_SHARE: f64 = 0.01;
-/// Of this many latest samples fewer than half may be successes.
+/// Of this many latest samples fewer than half may be successes; and more than half
+/// of them slow are enough to call a key slow.
 const LATEST: usize = 20;
 /// Between two canaries of a key.
 const CANARY_SPACING: Duration = Duration::from_secs(1);
+/// Between two last tries of a key.
+const LAST_TRY_SPACING: Duration = Duration::from_millis(100);
 /// The first weight of a key in slow start.
 const RAMP_START: f64 = 0.10;
 /// Every so long healthy, one ejection is forgotten.
@@ -137,7 +140,7 @@ pub struct Health {
     window: Window,
     row: u32,
     row_began: Instant,
-    latest: VecDeque<bool>,
+    latest: VecDeque<Sample>,
     last_success: Option<Instant>,
     /// While degraded: since when it has been good again.
     good_since: Option<Instant>,
@@ -147,7 +150,16 @@ pub struct Health {
     forgot: Instant,
     canary_in_flight: bool,
     next_canary: Instant,
+    next_last_try: Instant,
     failed_probes: u32,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sample {
+    Quick,
+    Slow,
+    Failed,
 }
 
 impl Health {
@@ -167,6 +179,7 @@ impl Health {
             forgot: now,
             canary_in_flight: false,
             next_canary: now,
+            next_last_try: now,
             failed_probes: 0,
         }
     }
@@ -224,26 +237,21 @@ impl Health {
         }
     }
 
-    /// Whether a delivery may go: freely, as a canary, or not.
-    pub fn gate(&self, now: Instant) -> Gate {
+    /// Whether a delivery may go: freely, as a canary, as a last try, or not.
+    pub fn gate(&self, pass: Pass, now: Instant) -> Gate {
         match self.status {
             Status::Healthy { .. } | Status::Degraded { .. } => Gate::Open,
-            Status::Ejected { .. } => Gate::Closed,
             Status::Probing { .. } => self.canary_gate(now),
+            Status::Ejected { cause, .. } => match pass {
+                Pass::Panic if cause.transient() => self.canary_gate(now),
+                Pass::LastTry if cause.transient() => self.last_try_gate(now),
+                Pass::Usual | Pass::Panic | Pass::LastTry => Gate::Closed,
+            },
         }
     }
 
-    /// The same when every other candidate is out as well: a key that was
-    /// ejected for something that time may mend takes a canary each second
-    /// without waiting for its time to be over, so that recovery is seen.
-    pub fn gate_in_panic(&self, now: Instant) -> Gate {
-        match self.status {
-            Status::Ejected { cause, .. } if cause.transient() => self.canary_gate(now),
-            Status::Healthy { .. }
-            | Status::Degraded { .. }
-            | Status::Ejected { .. }
-            | Status::Probing { .. } => self.gate(now),
-        }
+    fn last_try_gate(&self, now: Instant) -> Gate {
+        if now < self.next_last_try { Gate::Later(self.next_last_try) } else { Gate::LastTry }
     }
 
     fn canary_gate(&self, now: Instant) -> Gate {
@@ -257,9 +265,13 @@ impl Health {
     }
 
     /// A call begins; says whether it is a canary, which its end must repeat.
-    pub fn begin(&mut self, now: Instant) -> bool {
+    pub fn begin(&mut self, pass: Pass, now: Instant) -> bool {
         match self.status {
             Status::Healthy { .. } | Status::Degraded { .. } => false,
+            Status::Ejected { .. } if pass == Pass::LastTry => {
+                self.next_last_try = now + LAST_TRY_SPACING;
+                false
+            }
             Status::Ejected { .. } | Status::Probing { .. } => {
                 self.canary_in_flight = true;
                 self.next_canary = now + CANARY_SPACING;
@@ -280,7 +292,7 @@ impl Health {
         self.canary_in_flight &= !canary;
         let slow = self.settings.slow_above;
         self.window.record_success(elapsed > slow, elapsed > slow.mul_f64(QUICK_SHARE), now);
-        self.remember(true);
+        self.remember(if elapsed > slow { Sample::Slow } else { Sample::Quick });
         self.row = 0;
         self.last_success = Some(now);
         self.failed_probes = 0;
@@ -315,7 +327,7 @@ impl Health {
     pub fn failure(&mut self, canary: bool, now: Instant, jitter: f64) -> Option<Move> {
         self.canary_in_flight &= !canary;
         self.window.record(false, now);
-        self.remember(false);
+        self.remember(Sample::Failed);
         if self.row == 0 || now.saturating_duration_since(self.row_began) > FAILURES_STALE {
             (self.row, self.row_began) = (0, now);
         }
@@ -463,11 +475,23 @@ impl Health {
         Some(Move { from, to })
     }
 
-    fn remember(&mut self, success: bool) {
+    fn remember(&mut self, sample: Sample) {
         if self.latest.len() == LATEST {
             self.latest.pop_front();
         }
-        self.latest.push_back(success);
+        self.latest.push_back(sample);
+    }
+
+    fn latest(&self, which: impl Fn(Sample) -> bool) -> usize {
+        self.latest.iter().filter(|sample| which(**sample)).count()
+    }
+
+    /// Slow by the window, or so of late: at the rate at which a slow vendor
+    /// answers, the quick answers of before would hide it for most of a window.
+    fn is_slow(&self, counts: Counts) -> bool {
+        let mostly_slow = self.latest(|sample| sample == Sample::Slow) * 2 > LATEST;
+        let enough = counts.successes >= self.settings.min_samples;
+        enough && (mostly_slow || counts.p95_above(counts.slow))
     }
 
     fn ratio_below(&self, bound: f64, now: Instant) -> bool {
@@ -481,10 +505,9 @@ impl Health {
         let counts = self.window.counts(now);
         match self.status {
             Status::Healthy { ramp } => {
-                let least = self.settings.min_samples;
                 let cause = if self.ratio_below(self.settings.degraded_below, now) {
                     Cause::Ratio
-                } else if counts.successes >= least && counts.p95_above(counts.slow) {
+                } else if self.is_slow(counts) {
                     Cause::Latency
                 } else {
                     return None;
@@ -494,7 +517,8 @@ impl Health {
             }
             Status::Degraded { ramp, .. } => {
                 let good = counts.ratio() >= self.settings.recover_above
-                    && !counts.p95_above(counts.nearly_slow);
+                    && !counts.p95_above(counts.nearly_slow)
+                    && !self.is_slow(counts);
                 if !good {
                     self.good_since = None;
                     return None;
@@ -511,7 +535,7 @@ impl Health {
     fn row_ejects(&self, now: Instant) -> bool {
         let share = ROW_SHARE * f64::from(self.window.counts(now).samples());
         let needed = f64::from(self.settings.consecutive_failures).max(share);
-        let successes = self.latest.iter().filter(|success| **success).count();
+        let successes = self.latest(|sample| sample != Sample::Failed);
         let mostly_good = self.latest.len() == LATEST && successes * 2 >= LATEST;
         f64::from(self.row) >= needed && !mostly_good
     }
@@ -537,6 +561,20 @@ impl Health {
     }
 }
 
+/// What a delivery may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Nothing that is open.
+    Usual,
+    /// Every candidate is out: a key that was ejected for something that time may
+    /// mend takes a canary each second without waiting for its time to be over,
+    /// so that recovery is seen.
+    Panic,
+    /// Besides, its life is nearly over: it is tried once more, ten a second for
+    /// each such key, because the vendor may be back and waiting gains nothing.
+    LastTry,
+}
+
 /// Whether a delivery may go to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
@@ -544,7 +582,9 @@ pub enum Gate {
     Open,
     /// As a canary, now.
     Canary,
-    /// As a canary, from then on.
+    /// As a last try, now.
+    LastTry,
+    /// As a canary or a last try, from then on.
     Later(Instant),
     /// A canary is in flight.
     Busy,

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Cause, Gate, Health, Status};
+use super::{Cause, Gate, Health, Pass, Status};
 use crate::clock::Clock;
 use crate::routing::HealthSettings;
 
@@ -33,9 +33,9 @@ fn five_failures_in_a_row_eject_and_four_do_not() {
     for n in 1..=4 {
         assert!(health.failure(false, now, 0.0).is_none(), "failure {n}");
     }
-    assert_eq!(health.gate(now), Gate::Open);
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Open);
     assert!(health.failure(false, now, 0.0).is_some());
-    assert_eq!(health.gate(now), Gate::Closed);
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Closed);
 }
 
 #[test]
@@ -143,9 +143,40 @@ fn few_successes_or_slow_ones_degrade_only_with_enough_samples() {
 }
 
 #[test]
+fn a_vendor_that_turns_slow_is_degraded_by_its_latest_answers_whatever_came_before() {
+    let (mut health, now) = healthy();
+    for _ in 0..10_000 {
+        health.success(false, S / 100, now);
+    }
+    for slow in 1..=11 {
+        let degraded = health.success(false, 3 * S, now + 3 * S).is_some();
+        assert_eq!(degraded, slow == 11, "after {slow} slow ones");
+    }
+    // The quick ones of before are no proof that it is quick again.
+    for second in 4..60 {
+        assert!(health.success(false, 3 * S, now + second * S).is_none(), "{second} s");
+    }
+}
+
+#[test]
+fn a_last_try_goes_to_what_time_may_mend_ten_times_a_second_and_moves_nothing() {
+    let (mut health, now) = ejected();
+    assert_eq!(health.gate(Pass::LastTry, now), Gate::LastTry);
+    assert!(!health.begin(Pass::LastTry, now), "it is no canary");
+    assert_eq!(health.gate(Pass::LastTry, now), Gate::Later(now + S / 10));
+    assert_eq!(health.gate(Pass::LastTry, now + S / 10), Gate::LastTry);
+    assert_eq!(health.gate(Pass::Panic, now), Gate::Canary, "canaries go beside them");
+    assert!(health.success(false, S / 10, now).is_none());
+    assert!(health.failure(false, now, 0.0).is_none());
+    let (mut health, now) = healthy();
+    health.eject(Cause::Auth, now, 0.0);
+    assert_eq!(health.gate(Pass::LastTry, now), Gate::Closed);
+}
+
+#[test]
 fn a_degraded_key_is_healthy_after_half_a_minute_of_good_answers_and_not_before() {
     let (mut health, now) = after(20, 2, 0);
-    assert_eq!(health.gate(now), Gate::Open, "it is still used");
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Open, "it is still used");
     let mut now = now + 31 * S;
     // Quick enough not to degrade, and too slow to be healthy again.
     for _ in 0..40 {
@@ -197,7 +228,7 @@ fn what_was_before_probation_is_not_counted_after_it() {
     let (mut health, now) = probing();
     for n in 0..3 {
         let at = now + n * S;
-        let canary = health.begin(at);
+        let canary = health.begin(Pass::Usual, at);
         health.success(canary, S / 10, at);
     }
     assert_eq!(health.counts(now + 2 * S).samples(), 0);
@@ -206,7 +237,7 @@ fn what_was_before_probation_is_not_counted_after_it() {
 #[test]
 fn an_ejection_while_our_own_network_is_down_has_the_base_length() {
     let (mut health, now) = probing();
-    let canary = health.begin(now);
+    let canary = health.begin(Pass::Usual, now);
     health.failure(canary, now, 0.0);
     health.eject_at_base_length(0.0);
     assert!(health.tick(now + 29 * S).is_none());
@@ -219,8 +250,8 @@ fn an_ejection_ends_in_probation_after_its_time_and_grows_with_repetition() {
     assert!(health.tick(now + 29 * S).is_none());
     assert!(health.tick(now + 30 * S).is_some());
     let now = now + 30 * S;
-    assert_eq!(health.gate(now), Gate::Canary);
-    let canary = health.begin(now);
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Canary);
+    let canary = health.begin(Pass::Usual, now);
     assert!(health.failure(canary, now, 0.0).is_some());
     assert!(health.tick(now + 59 * S).is_none());
     assert!(health.tick(now + 60 * S).is_some());
@@ -239,12 +270,12 @@ fn jitter_makes_an_ejection_up_to_half_as_long_again() {
 #[test]
 fn probation_sends_one_canary_at_a_time_and_one_a_second() {
     let (mut health, now) = probing();
-    assert_eq!(health.gate(now), Gate::Canary);
-    assert!(health.begin(now));
-    assert_eq!(health.gate(now + 5 * S), Gate::Busy);
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Canary);
+    assert!(health.begin(Pass::Usual, now));
+    assert_eq!(health.gate(Pass::Usual, now + 5 * S), Gate::Busy);
     health.success(true, S / 10, now);
-    assert_eq!(health.gate(now), Gate::Later(now + S));
-    assert_eq!(health.gate(now + S), Gate::Canary);
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Later(now + S));
+    assert_eq!(health.gate(Pass::Usual, now + S), Gate::Canary);
 }
 
 #[test]
@@ -252,11 +283,11 @@ fn three_canaries_in_a_row_end_probation_with_a_slow_start() {
     let (mut health, now) = probing();
     for n in 0..3 {
         let at = now + n * S;
-        let canary = health.begin(at);
+        let canary = health.begin(Pass::Usual, at);
         health.success(canary, S / 10, at);
     }
     let healed = now + 2 * S;
-    assert_eq!(health.gate(healed), Gate::Open);
+    assert_eq!(health.gate(Pass::Usual, healed), Gate::Open);
     assert!((health.ramp(healed) - 0.1).abs() < 1e-9);
     assert!((health.ramp(healed + 15 * S) - 0.5).abs() < 1e-9);
     health.tick(healed + 30 * S);
@@ -276,12 +307,12 @@ fn answers_to_calls_from_before_the_ejection_do_not_move_probation() {
 #[test]
 fn a_throttled_canary_frees_its_place_and_keeps_the_count() {
     let (mut health, now) = probing();
-    let canary = health.begin(now);
+    let canary = health.begin(Pass::Usual, now);
     health.success(canary, S / 10, now);
-    let canary = health.begin(now + S);
+    let canary = health.begin(Pass::Usual, now + S);
     health.end_without_sample(canary);
     assert!(matches!(health.status(), Status::Probing { successes: 1, .. }));
-    assert_eq!(health.gate(now + 2 * S), Gate::Canary);
+    assert_eq!(health.gate(Pass::Usual, now + 2 * S), Gate::Canary);
 }
 
 #[test]
@@ -313,7 +344,7 @@ fn failed_probes_eject_only_a_provider_that_shows_no_success_by_itself() {
 fn a_refused_credential_is_out_for_a_minute_and_no_panic_relaxes_it() {
     let (mut health, now) = healthy();
     health.eject(Cause::Auth, now, 0.0);
-    assert_eq!(health.gate_in_panic(now + 30 * S), Gate::Closed);
+    assert_eq!(health.gate(Pass::Panic, now + 30 * S), Gate::Closed);
     assert!(health.tick(now + 59 * S).is_none());
     assert!(health.tick(now + 60 * S).is_some());
 }
@@ -321,12 +352,12 @@ fn a_refused_credential_is_out_for_a_minute_and_no_panic_relaxes_it() {
 #[test]
 fn in_panic_an_ejected_key_takes_a_canary_each_second() {
     let (mut health, now) = ejected();
-    assert_eq!(health.gate(now), Gate::Closed);
-    assert_eq!(health.gate_in_panic(now), Gate::Canary);
-    let canary = health.begin(now);
+    assert_eq!(health.gate(Pass::Usual, now), Gate::Closed);
+    assert_eq!(health.gate(Pass::Panic, now), Gate::Canary);
+    let canary = health.begin(Pass::Usual, now);
     health.failure(canary, now, 0.0);
-    assert_eq!(health.gate_in_panic(now), Gate::Later(now + S));
-    let canary = health.begin(now + S);
+    assert_eq!(health.gate(Pass::Panic, now), Gate::Later(now + S));
+    let canary = health.begin(Pass::Usual, now + S);
     health.success(canary, S / 10, now + S);
     assert!(matches!(health.status(), Status::Probing { successes: 1, .. }));
 }
@@ -335,7 +366,7 @@ fn in_panic_an_ejected_key_takes_a_canary_each_second() {
 fn an_ejection_is_forgotten_for_every_half_minute_healthy() {
     let (mut health, mut now) = probing();
     for _ in 0..3 {
-        let canary = health.begin(now);
+        let canary = health.begin(Pass::Usual, now);
         health.success(canary, S / 10, now);
         now += S;
     }

@@ -4,7 +4,8 @@
 //!
 //! In reading order: what the configuration says (`settings`), what was built of
 //! it (`catalog`), the state of one key (`window`, `latency`, `limits`,
-//! `health`, `gone`, `budget`), of all of them (`board`), and the decision (`plan`).
+//! `health`, `gone`, `budget`), of all of them (`board`), the decision (`plan`), and
+//! the decision as people may look at it (`outlook`).
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod board;
@@ -15,7 +16,9 @@ mod health;
 mod hold;
 mod latency;
 mod limits;
+mod outlook;
 mod plan;
+mod ramp;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,9 +30,10 @@ pub use board::{
 pub use budget::{Over, Spending, Spent};
 pub use catalog::{Built, Catalog, Serves};
 pub use gone::GoneVerdict;
-pub use health::{Cause, Gate, Health, Move, Status};
+pub use health::{Cause, Gate, Health, Move, Pass, Status};
 pub use hold::{Hold, OverrideSpec, Overrides};
-pub use plan::{Ask, Candidate, Own, Plan, Shape, plan};
+pub use outlook::{Outlook, outlook};
+pub use plan::{Ask, Candidate, Own, Pair, Plan, Shape, last_choice, plan};
 pub use settings::{
     Balance, Budget, HealthSettings, Member, Period, ProbeSettings, ProviderIndex,
     ProviderSettings, Rate, RetrySettings, Route,

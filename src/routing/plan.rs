@@ -13,12 +13,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pushyard_providers::{Address, Parts};
 use smallvec::SmallVec;
 
 use super::board::{Board, Closed, Keys, LeftOut};
 use super::budget::Over;
 use super::catalog::{Catalog, Serves};
-use super::{Balance, ProviderIndex};
+use super::health::Pass;
+use super::{Balance, Member, ProviderIndex};
 use crate::clock::Utc;
 use crate::model::Recipient;
 
@@ -52,6 +54,9 @@ pub struct Shape {
     pub route_index: Option<u16>,
     /// How its tiers share.
     pub balance: Balance,
+    /// Whether these deliveries must not be sent twice: a canary that ends in
+    /// silence would end them.
+    pub at_most_once: bool,
     /// In the order of the route's tiers, then of the addresses.
     pub candidates: Vec<Candidate>,
 }
@@ -67,32 +72,57 @@ impl Shape {
         excluded: impl Fn(ProviderIndex, u8) -> bool,
         now: Instant,
     ) -> Self {
+        let keys = |provider: ProviderIndex, parts: Parts| {
+            let mut keys = Keys::from_slice(&[board.lane(provider).key]);
+            keys.extend(parts.iter().map(|part| board.key(provider, part, now)));
+            keys
+        };
+        let fits =
+            |pair: &Pair<'_>| pair.serves == Serves::Yes && !excluded(pair.provider, pair.address);
+        Self::gather(catalog, route, recipient, fits, keys)
+    }
+
+    /// The same, looked at only: a key that nobody has named yet is not made, and is
+    /// not among the candidate's keys. Nothing is known of it, so it is usable.
+    /// `fits` is told of each pair of a provider and an address.
+    pub fn look(
+        catalog: &Catalog,
+        board: &Board,
+        route: &Arc<str>,
+        recipient: &Recipient,
+        fits: impl FnMut(&Pair<'_>) -> bool,
+    ) -> Self {
+        let keys = |provider: ProviderIndex, parts: Parts| {
+            let mut keys = Keys::from_slice(&[board.lane(provider).key]);
+            keys.extend(parts.iter().filter_map(|part| board.known_key(provider, part)));
+            keys
+        };
+        Self::gather(catalog, route, recipient, fits, keys)
+    }
+
+    fn gather(
+        catalog: &Catalog,
+        route: &Arc<str>,
+        recipient: &Recipient,
+        mut fits: impl FnMut(&Pair<'_>) -> bool,
+        mut keys: impl FnMut(ProviderIndex, Parts) -> Keys,
+    ) -> Self {
         let found = catalog.routes.iter().position(|known| known.name == *route);
         let mut candidates = Vec::new();
         let tiers = found.map_or(&[][..], |at| &catalog.routes[at].tiers);
         for (tier, members) in tiers.iter().enumerate() {
             for member in members {
                 for (address, target) in recipient.addresses.iter().enumerate() {
-                    let address = address as u8;
-                    if excluded(member.provider, address)
-                        || catalog.serves(member.provider, recipient, target) != Serves::Yes
-                    {
+                    let Member { provider, weight } = *member;
+                    let serves = catalog.serves(provider, recipient, target);
+                    let (tier, address) = (tier as u8, address as u8);
+                    if !fits(&Pair { provider, address, target, tier, serves }) {
                         continue;
                     }
-                    let built = catalog.provider(member.provider);
-                    let mut keys = Keys::new();
-                    keys.push(board.lane(member.provider).key);
-                    for part in built.provider.parts(target) {
-                        keys.push(board.key(member.provider, &part, now));
-                    }
-                    candidates.push(Candidate {
-                        provider: member.provider,
-                        address,
-                        tier: tier as u8,
-                        weight: member.weight,
-                        cost: built.settings.cost_per_million,
-                        keys,
-                    });
+                    let built = catalog.provider(provider);
+                    let keys = keys(provider, built.provider.parts(target));
+                    let cost = built.settings.cost_per_million;
+                    candidates.push(Candidate { provider, address, tier, weight, cost, keys });
                 }
             }
         }
@@ -100,14 +130,31 @@ impl Shape {
             route: route.clone(),
             route_index: found.map(|at| at as u16),
             balance: found.map(|at| catalog.routes[at].balance).unwrap_or_default(),
+            at_most_once: false,
             candidates,
         }
     }
 }
 
+/// A provider of the route and an address of the recipient: a candidate if they fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// The provider.
+    pub provider: ProviderIndex,
+    /// Which of the recipient's addresses.
+    pub address: u8,
+    /// The address.
+    pub target: &'a Address,
+    /// In which tier of the route the provider stands.
+    pub tier: u8,
+    /// Whether the provider could ever serve it.
+    pub serves: Serves,
+}
+
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {
-        self.route == other.route && self.candidates == other.candidates
+        (&self.route, self.at_most_once) == (&other.route, other.at_most_once)
+            && self.candidates == other.candidates
     }
 }
 
@@ -115,7 +162,7 @@ impl Eq for Shape {}
 
 impl Hash for Shape {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.route.hash(state);
+        (&self.route, self.at_most_once).hash(state);
         for candidate in &self.candidates {
             (candidate.provider, candidate.address, &candidate.keys).hash(state);
         }
@@ -137,9 +184,9 @@ pub struct Ask<'a> {
     pub shape: &'a Shape,
     /// What the delivery says about the n-th of them.
     pub own: &'a dyn Fn(usize) -> Own,
-    /// Whether one would wait more than a second at this provider: it is left
-    /// out as long as another candidate would not wait.
-    pub saturated: &'a dyn Fn(ProviderIndex) -> bool,
+    /// By provider, whether one would wait more than a second there: it is left out
+    /// as long as another candidate would not wait.
+    pub saturated: &'a [bool],
     /// The same for the same device, so that it stays with its provider.
     pub affinity: u64,
     /// The route's counter, for `round_robin`.
@@ -162,6 +209,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the first may pass.
+    pub fn pass(&self) -> Pass {
+        if self.panic { Pass::Panic } else { Pass::Usual }
+    }
+
     /// When time alone may make a left-out candidate usable; `None`: something
     /// must happen first.
     pub fn look_again(&self) -> Option<Instant> {
@@ -171,17 +223,33 @@ impl Plan {
 
 /// See the module. `chance` draws numbers in 0..1.
 pub fn plan(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Plan {
-    let mut plan = filter(ask, board, false);
+    let mut plan = usable(ask, board);
+    draw_order(ask, board, &mut plan.order, chance);
+    plan
+}
+
+/// The usable candidates, not in order yet, and the others.
+pub(super) fn usable(ask: &Ask<'_>, board: &Board) -> Plan {
+    let plan = filter(ask, board, Pass::Usual);
     if plan.order.is_empty() && may_panic(ask, board, &plan) {
-        let second = filter(ask, board, true);
+        let second = filter(ask, board, Pass::Panic);
         if !second.order.is_empty() {
-            plan = Plan { panic: true, ..second };
+            return Plan { panic: true, ..second };
         }
     }
-    if plan.order.len() > 1 {
-        sort(ask, board, &mut plan.order, chance);
-    }
     plan
+}
+
+/// Where a delivery whose life is nearly over is tried once more; `None` where a
+/// candidate is usable, or nothing lets it through.
+pub fn last_choice(ask: &Ask<'_>, board: &Board, chance: &mut dyn FnMut() -> f64) -> Option<u8> {
+    let usual = filter(ask, board, Pass::Usual);
+    if !usual.order.is_empty() || !may_panic(ask, board, &usual) {
+        return None;
+    }
+    let mut last = filter(ask, board, Pass::LastTry).order;
+    draw_order(ask, board, &mut last, chance);
+    last.first().copied()
 }
 
 /// Panic only where an ejection is what keeps the delivery from going.
@@ -192,7 +260,7 @@ fn may_panic(ask: &Ask<'_>, board: &Board, plan: &Plan) -> bool {
     })
 }
 
-fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
+fn filter(ask: &Ask<'_>, board: &Board, pass: Pass) -> Plan {
     let mut plan = Plan::default();
     for (n, candidate) in ask.shape.candidates.iter().enumerate() {
         let closed = match (ask.own)(n) {
@@ -200,7 +268,7 @@ fn filter(ask: &Ask<'_>, board: &Board, panic: bool) -> Plan {
             Own::Free if board.over_budget(candidate.provider, ask.utc) == Over::Hard => {
                 Some(Closed { why: LeftOut::Budget, at: None })
             }
-            Own::Free => board.open(&candidate.keys, panic, ask.now).err(),
+            Own::Free => board.open(&candidate.keys, pass, ask.now).err(),
         };
         // A moment that has passed is no reason to look again.
         let future = |closed: Closed| Closed { at: closed.at.filter(|at| *at > ask.now), ..closed };
@@ -219,7 +287,7 @@ fn spill(ask: &Ask<'_>, plan: &mut Plan) {
     if plan.order.len() < 2 {
         return;
     }
-    let saturated = |n: &u8| (ask.saturated)(ask.shape.candidates[usize::from(*n)].provider);
+    let saturated = |n: &u8| ask.saturated[ask.shape.candidates[usize::from(*n)].provider.at()];
     let full: SmallVec<[u8; 8]> = plan.order.iter().copied().filter(saturated).collect();
     if full.is_empty() || full.len() == plan.order.len() {
         return;
@@ -229,36 +297,60 @@ fn spill(ask: &Ask<'_>, plan: &mut Plan) {
     plan.left_out.extend(full.into_iter().map(|n| (n, why)));
 }
 
-/// Draws the tier, then orders: the drawn tier, those after it, those before.
-fn sort(
+/// Draws the tier that comes first, and puts the usable in their order.
+fn draw_order(
     ask: &Ask<'_>,
     board: &Board,
-    order: &mut SmallVec<[u8; 8]>,
+    usable: &mut SmallVec<[u8; 8]>,
     chance: &mut dyn FnMut() -> f64,
 ) {
-    let candidate = |n: u8| &ask.shape.candidates[usize::from(n)];
-    let drawn = draw_tier(ask, board, order, chance);
-    let last = candidate(order[order.len() - 1]).tier;
-    // Tiers before the drawn one come after all that follow it.
-    let rank = |n: u8| {
-        let tier = candidate(n).tier;
-        if tier >= drawn { tier } else { tier + last + 1 }
-    };
-    let scored: SmallVec<[f64; 8]> =
-        order.iter().map(|n| score(ask, board, candidate(*n))).collect();
-    let mut both: SmallVec<[(u8, f64, u8); 8]> =
-        order.iter().zip(scored).map(|(n, score)| (rank(*n), score, *n)).collect();
-    both.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
-    if ask.shape.balance == Balance::LeastLatency {
-        two_choices(&mut both, chance);
+    if usable.len() < 2 {
+        return;
     }
-    order.clear();
-    order.extend(both.into_iter().map(|(_, _, n)| n));
+    let drawn = draw_tier(&tier_loads(ask, board, usable), chance);
+    let mut ranked = ranked(ask, board, usable, drawn);
+    if ask.shape.balance == Balance::LeastLatency {
+        two_choices(&mut ranked, chance);
+    }
+    *usable = ranked.into_iter().map(|ranked| ranked.n).collect();
 }
 
-/// Availability of a tier is that of its best member: our members are whole
-/// vendors, and one healthy vendor serves the tier.
-fn draw_tier(ask: &Ask<'_>, board: &Board, usable: &[u8], chance: &mut dyn FnMut() -> f64) -> u8 {
+/// A usable candidate in its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranked {
+    /// Of its tier: those of the first tier have the lowest.
+    rank: u8,
+    /// Within the tier; smaller is better.
+    pub(super) score: f64,
+    /// Its position in the shape's candidates.
+    pub(super) n: u8,
+}
+
+/// The usable candidates in their order when this tier comes first: then those of
+/// the tiers after it, then those before.
+pub(super) fn ranked(
+    ask: &Ask<'_>,
+    board: &Board,
+    usable: &[u8],
+    first: u8,
+) -> SmallVec<[Ranked; 8]> {
+    let candidate = |n: u8| &ask.shape.candidates[usize::from(n)];
+    // In the order of the shape, so the last one has the last tier.
+    let last = usable.last().map_or(0, |n| candidate(*n).tier);
+    let place = |n: &u8| {
+        let tier = candidate(*n).tier;
+        let rank = if tier >= first { tier } else { tier + last + 1 };
+        Ranked { rank, score: score(ask, board, candidate(*n)), n: *n }
+    };
+    let mut all: SmallVec<[Ranked; 8]> = usable.iter().map(place).collect();
+    all.sort_by(|a, b| a.rank.cmp(&b.rank).then(a.score.total_cmp(&b.score)).then(a.n.cmp(&b.n)));
+    all
+}
+
+/// What each tier carries of the work, best tier first; together 1, unless
+/// nothing is carried at all. A tier's availability is that of its best member: our
+/// members are whole vendors, and one healthy vendor serves the tier.
+pub(super) fn tier_loads(ask: &Ask<'_>, board: &Board, usable: &[u8]) -> SmallVec<[(u8, f64); 4]> {
     let mut tiers: SmallVec<[(u8, f64); 4]> = SmallVec::new();
     for n in usable {
         let candidate = &ask.shape.candidates[usize::from(*n)];
@@ -268,8 +360,12 @@ fn draw_tier(ask: &Ask<'_>, board: &Board, usable: &[u8], chance: &mut dyn FnMut
             _ => tiers.push((candidate.tier, availability)),
         }
     }
-    if let [(only, _)] = tiers[..] {
-        return only;
+    // The first usable tier of a broadcast gets everything, ill as it may be.
+    if tiers.len() == 1 || ask.shape.balance == Balance::Broadcast {
+        for (n, (_, load)) in tiers.iter_mut().enumerate() {
+            *load = f64::from(u8::from(n == 0));
+        }
+        return tiers;
     }
     let mut left = 1.0;
     for (_, load) in &mut tiers {
@@ -278,18 +374,28 @@ fn draw_tier(ask: &Ask<'_>, board: &Board, usable: &[u8], chance: &mut dyn FnMut
         left -= *load;
     }
     let sum: f64 = tiers.iter().map(|(_, load)| load).sum();
-    // With everything healthy the first tier carries all, and no number is drawn.
-    if tiers[0].1 >= sum {
-        return tiers[0].0;
+    if sum > 0.0 {
+        tiers.iter_mut().for_each(|(_, load)| *load /= sum);
     }
-    let mut drawn = chance() * sum;
-    for (tier, load) in &tiers {
+    tiers
+}
+
+/// The tier that comes first.
+fn draw_tier(loads: &[(u8, f64)], chance: &mut dyn FnMut() -> f64) -> u8 {
+    let Some((first, load)) = loads.first().copied() else { return 0 };
+    // With everything healthy the first tier carries all, and no number is drawn;
+    // where none carries anything, the first is as good as any.
+    if load >= 1.0 || loads.iter().all(|(_, load)| *load <= 0.0) {
+        return first;
+    }
+    let mut drawn = chance();
+    for (tier, load) in loads {
         drawn -= load;
         if drawn <= 0.0 {
             return *tier;
         }
     }
-    tiers[0].0
+    first
 }
 
 /// Smaller is better.
@@ -298,7 +404,7 @@ fn score(ask: &Ask<'_>, board: &Board, candidate: &Candidate) -> f64 {
     match ask.shape.balance {
         Balance::Weighted => rendezvous(ask.affinity, candidate.provider, weight),
         Balance::RoundRobin => turn(ask, candidate),
-        Balance::LeastLatency => quickness(board, candidate, weight),
+        Balance::LeastLatency | Balance::Broadcast => quickness(board, candidate, weight),
         // Money in whole units first, quickness as the tie-break below them.
         // One whose budget is over comes last.
         Balance::Cheapest => {
@@ -322,11 +428,8 @@ fn quickness(board: &Board, candidate: &Candidate, weight: f64) -> f64 {
 /// Power of two choices among the first tier's members, best first: of two drawn
 /// at random the better one goes first. So the best one is not stampeded on a
 /// figure that is out of date, and the worst one gets nothing.
-fn two_choices(sorted: &mut [(u8, f64, u8)], chance: &mut dyn FnMut() -> f64) {
-    let Some((first, _, _)) = sorted.first().copied() else { return };
-    // One of weight 0 is a last resort.
-    let members = sorted.iter().take_while(|(rank, score, _)| *rank == first && *score < f64::MAX);
-    let members = members.count();
+fn two_choices(sorted: &mut [Ranked], chance: &mut dyn FnMut() -> f64) {
+    let members = competing(sorted);
     if members <= 2 {
         return;
     }
@@ -335,6 +438,12 @@ fn two_choices(sorted: &mut [(u8, f64, u8)], chance: &mut dyn FnMut() -> f64) {
     let other = (chance() * (members - 1) as f64) as usize;
     let other = if other >= one { other + 1 } else { other };
     sorted[..=one.min(other)].rotate_right(1);
+}
+
+/// How many of the first tier may be drawn: one of weight 0 is a last resort.
+pub(super) fn competing(sorted: &[Ranked]) -> usize {
+    let Some(first) = sorted.first().map(|ranked| ranked.rank) else { return 0 };
+    sorted.iter().take_while(|other| other.rank == first && other.score < f64::MAX).count()
 }
 
 /// Weighted rendezvous hashing: the member with the smallest −ln(u)/weight,
@@ -376,4 +485,4 @@ fn turn(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -10,31 +10,31 @@ use crate::clock::{Clock, Now};
 use crate::model::Recipient;
 use crate::routing::testing::{catalog, recipient, settings};
 use crate::routing::{
-    Balance, Board, Budget, Catalog, Cause, Ended, Keys, LeftOut, Member, Period, ProviderIndex,
-    ProviderSettings, Route,
+    Balance, Board, Budget, Catalog, Cause, Ended, Keys, LeftOut, Member, Pass, Period,
+    ProviderIndex, ProviderSettings, Route,
 };
 
 const S: Duration = Duration::from_secs(1);
 
 /// A route over some providers, and the question that is put to it.
-struct Desk {
+pub(in crate::routing) struct Desk {
     catalog: Catalog,
     board: Board,
     now: Now,
     own: Vec<(usize, Own)>,
-    saturated: Vec<u16>,
-    affinity: u64,
+    pub(in crate::routing) saturated: Vec<u16>,
+    pub(in crate::routing) affinity: u64,
     turn: u64,
     rng: StdRng,
 }
 
 impl Desk {
     /// Tiers of (provider, weight); provider n has id `n`.
-    fn new(balance: Balance, tiers: &[&[(u16, f64)]]) -> Self {
+    pub(in crate::routing) fn new(balance: Balance, tiers: &[&[(u16, f64)]]) -> Self {
         Self::with(balance, tiers, |_, _| {})
     }
 
-    fn with(
+    pub(in crate::routing) fn with(
         balance: Balance,
         tiers: &[&[(u16, f64)]],
         mend: impl Fn(u16, &mut ProviderSettings),
@@ -63,22 +63,33 @@ impl Desk {
         Shape::of(&self.catalog, &mut self.board, &route, recipient, |_, _| false, at)
     }
 
-    fn plan_for(&mut self, recipient: &Recipient) -> Plan {
+    /// Puts the question for a recipient, and hands it over with the board.
+    pub(in crate::routing) fn ask<T>(
+        &mut self,
+        recipient: &Recipient,
+        answer: impl FnOnce(&Ask<'_>, &Board, &mut StdRng) -> T,
+    ) -> T {
         let shape = self.shape(recipient);
         let own = |n: usize| {
             let said = self.own.iter().find(|(at, _)| *at == n);
             said.map_or(Own::Free, |(_, own)| *own)
         };
+        let providers = 0..self.catalog.providers.len() as u16;
+        let saturated: Vec<bool> = providers.map(|n| self.saturated.contains(&n)).collect();
         let ask = Ask {
             shape: &shape,
             own: &own,
-            saturated: &|provider| self.saturated.contains(&provider.0),
+            saturated: &saturated,
             affinity: self.affinity,
             turn: self.turn,
             now: self.now.instant,
             utc: self.now.utc,
         };
-        plan(&ask, &self.board, &mut || self.rng.random())
+        answer(&ask, &self.board, &mut self.rng)
+    }
+
+    fn plan_for(&mut self, recipient: &Recipient) -> Plan {
+        self.ask(recipient, |ask, board, rng| plan(ask, board, &mut || rng.random()))
     }
 
     fn plan(&mut self) -> Plan {
@@ -86,12 +97,12 @@ impl Desk {
     }
 
     /// The candidate that comes first.
-    fn first(&mut self) -> u8 {
+    pub(in crate::routing) fn first(&mut self) -> u8 {
         self.plan().order[0]
     }
 
     /// How often each candidate comes first in so many plans.
-    fn shares(&mut self, plans: u64) -> Vec<f64> {
+    pub(in crate::routing) fn shares(&mut self, plans: u64) -> Vec<f64> {
         let mut counts = vec![0.0; 8];
         for n in 0..plans {
             (self.affinity, self.turn) = (n, n);
@@ -100,7 +111,7 @@ impl Desk {
         counts
     }
 
-    fn eject(&mut self, provider: u16, cause: Cause) {
+    pub(in crate::routing) fn eject(&mut self, provider: u16, cause: Cause) {
         let key = self.board.lane(ProviderIndex(provider)).key;
         self.board.eject(key, cause, self.now.instant, 0.0);
     }
@@ -109,21 +120,21 @@ impl Desk {
         Keys::from_slice(&[self.board.lane(ProviderIndex(provider)).key])
     }
 
-    fn call(&mut self, provider: u16, answer: &Answer, elapsed: Duration) {
+    pub(in crate::routing) fn call(&mut self, provider: u16, answer: &Answer, elapsed: Duration) {
         let keys = self.keys(provider);
         let index = ProviderIndex(provider);
-        let permit = self.board.admit(index, &keys, false, self.now.instant).unwrap();
+        let permit = self.board.admit(index, &keys, Pass::Usual, self.now.instant).unwrap();
         let ended = Ended { permit: &permit, keys: &keys, answer, elapsed, address: 0 };
         self.board.answered(&ended, self.now, &mut || 0.0);
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(in crate::routing) fn pass(&mut self, time: Duration) {
         self.now = self.now.plus(time);
         self.board.tick(self.now.instant);
     }
 
     /// Ejects a provider and lets it recover, so that its slow start begins now.
-    fn start_slowly(&mut self, provider: u16) {
+    pub(in crate::routing) fn start_slowly(&mut self, provider: u16) {
         self.eject(provider, Cause::Consecutive);
         self.pass(30 * S);
         for _ in 0..3 {
@@ -237,7 +248,7 @@ fn least_latency_prefers_the_quick_the_idle_and_the_heavy() {
     assert_eq!(desk.first(), 0);
     let keys = desk.keys(0);
     for _ in 0..2 {
-        desk.board.admit(ProviderIndex(0), &keys, false, desk.now.instant).unwrap();
+        desk.board.admit(ProviderIndex(0), &keys, Pass::Usual, desk.now.instant).unwrap();
     }
     assert_eq!(desk.first(), 1, "three times 0.1 s is more than 0.2 s");
 
@@ -329,7 +340,7 @@ fn in_panic_a_candidate_that_time_may_mend_takes_a_canary_and_one_that_needs_a_p
     assert!(panic.panic);
     assert_eq!(panic.order[..], [1]);
     let (index, keys) = (ProviderIndex(1), desk.keys(1));
-    desk.board.admit(index, &keys, true, desk.now.instant).unwrap();
+    desk.board.admit(index, &keys, Pass::Panic, desk.now.instant).unwrap();
     let waits = desk.plan();
     assert!(waits.order.is_empty() && !waits.panic, "its canary is out");
 }
@@ -365,7 +376,8 @@ fn a_spent_budget_takes_a_provider_out_if_hard_and_else_puts_it_last_under_cheap
         });
         assert_eq!(desk.first(), 0, "the cheaper one, while it has budget left");
         let keys = desk.keys(0);
-        let permit = desk.board.admit(ProviderIndex(0), &keys, false, desk.now.instant).unwrap();
+        let permit =
+            desk.board.admit(ProviderIndex(0), &keys, Pass::Usual, desk.now.instant).unwrap();
         let answer = Answer::new(Outcome::Accepted);
         let elapsed = Duration::from_millis(1);
         let ended = Ended { permit: &permit, keys: &keys, answer: &answer, elapsed, address: 0 };

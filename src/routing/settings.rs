@@ -190,16 +190,21 @@ pub enum Balance {
     LeastLatency,
     /// The cheapest that has budget left.
     Cheapest,
+    /// All of the first usable tier, for alarms.
+    Broadcast,
 }
 
 impl Balance {
     /// The words used in configuration and API.
-    pub const WORDS: [&str; 4] = ["weighted", "round_robin", "least_latency", "cheapest"];
+    pub const WORDS: [&str; 5] =
+        ["weighted", "round_robin", "least_latency", "cheapest", "broadcast"];
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Weighted, Self::RoundRobin, Self::LeastLatency, Self::Cheapest, Self::Broadcast];
 
     /// The balance of a word.
     pub fn of_word(word: &str) -> Option<Self> {
-        let all = [Self::Weighted, Self::RoundRobin, Self::LeastLatency, Self::Cheapest];
-        all.into_iter().find(|balance| balance.word() == word)
+        Self::ALL.into_iter().find(|balance| balance.word() == word)
     }
 
     /// The word used in configuration and API.
@@ -209,6 +214,7 @@ impl Balance {
             Self::RoundRobin => "round_robin",
             Self::LeastLatency => "least_latency",
             Self::Cheapest => "cheapest",
+            Self::Broadcast => "broadcast",
         }
     }
 }

@@ -187,25 +187,30 @@ impl Connection {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        if let Some(tls) = &self.tls {
-            let shaken = shake(tls, stream, self.write_stall);
-            let Some(mut stream) = self.within(HANDSHAKE, shaken).await else { return };
-            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return self.converse(stream, false, peer).await;
-            }
-            // hyper would wait for it without a limit.
-            let mut preface = [0; PREFACE.len()];
-            let read = stream.read_exact(&mut preface);
-            if self.within(self.limits.idle_timeout, read).await.is_some() {
-                let (read, write) = tokio::io::split(stream);
-                let stream = tokio::io::join(io::Cursor::new(preface).chain(read), write);
-                self.converse(stream, true, peer).await;
-            }
-        } else {
-            let version = self.within(self.limits.idle_timeout, is_http2(&stream)).await;
-            let Some(http2) = version else { return };
-            let stream = Patient::new(stream, self.write_stall);
-            self.converse(stream, http2, peer).await;
+        // Each way is a future of its own on the heap: in one, every idle connection
+        // would hold the room that the largest of them takes while it begins.
+        if let Some(tls) = self.tls.clone() {
+            return Box::pin(self.serve_tls(tls, stream, peer)).await;
+        }
+        let version = self.within(self.limits.idle_timeout, is_http2(&stream)).await;
+        let Some(http2) = version else { return };
+        let stream = Patient::new(stream, self.write_stall);
+        Box::pin(self.converse(stream, http2, peer)).await;
+    }
+
+    async fn serve_tls(self, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+        let shaken = Box::pin(shake(&tls, stream, self.write_stall));
+        let Some(mut stream) = self.within(HANDSHAKE, shaken).await else { return };
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Box::pin(self.converse(stream, false, peer)).await;
+        }
+        // hyper would wait for it without a limit.
+        let mut preface = [0; PREFACE.len()];
+        let read = stream.read_exact(&mut preface);
+        if self.within(self.limits.idle_timeout, read).await.is_some() {
+            let (read, write) = tokio::io::split(stream);
+            let stream = tokio::io::join(io::Cursor::new(preface).chain(read), write);
+            Box::pin(self.converse(stream, true, peer)).await;
         }
     }
 
@@ -240,11 +245,13 @@ impl Connection {
         let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
         let result = if http2 {
             let connection = self.http2.serve_connection(io, service);
-            until_told(connection, http2::Connection::graceful_shutdown, &self.stop).await
+            let conversed =
+                until_told(connection, http2::Connection::graceful_shutdown, &self.stop);
+            Box::pin(conversed).await
         } else {
             let connection = self.http1.serve_connection(io, service).with_upgrades();
-            until_told(connection, http1::UpgradeableConnection::graceful_shutdown, &self.stop)
-                .await
+            let shut_down = http1::UpgradeableConnection::graceful_shutdown;
+            Box::pin(until_told(connection, shut_down, &self.stop)).await
         };
         if let Err(error) = result {
             debug!(%error, "a connection ended early");

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::start::stacks;
-use super::tls::{self, Certificates};
+use super::tls::{self, Certificates, identities};
 use crate::admin::Reloaded;
 use crate::api::Authenticator;
 use crate::clock::Clock;
@@ -125,11 +125,8 @@ impl Reloader {
                 () = stop.cancelled() => return,
             }
             let mut present = self.present.lock().await;
-            let Settings { server, admin, .. } = &mut present.settings;
-            for (section, known) in [("server", &mut server.tls), ("admin", &mut admin.tls)] {
-                tls::renew(section, known).await;
-            }
-            self.certificates.exchange(server.tls.as_ref(), admin.tls.as_ref());
+            tls::renew_all(&mut present.settings).await;
+            self.certificates.exchange(&present.settings);
         }
     }
 
@@ -161,7 +158,7 @@ impl Reloader {
         let _ = self.dispatcher.reconfigure(Reconfigure { reconfigured, stacks }).await;
         self.authenticator.replace(settings.clients.clone(), &self.clock);
         self.subscribers.send_replace(settings.subscribers.clone());
-        self.certificates.exchange(settings.server.tls.as_ref(), settings.admin.tls.as_ref());
+        self.certificates.exchange(&settings);
         self.shown.store(Arc::new(settings.masked()));
         while present.leaving.try_join_next().is_some() {}
         for built in replaced {
@@ -261,10 +258,8 @@ fn compare(old: &Settings, new: &Settings) -> Reloaded {
     if queue(&old.limits) != queue(&new.limits) {
         changed.push("limits".to_owned());
     }
-    let tls = [
-        ("server.tls", &old.server.tls, &new.server.tls),
-        ("admin.tls", &old.admin.tls, &new.admin.tls),
-    ];
+    let tls = identities(old).into_iter().zip(identities(new));
+    let tls: Vec<_> = tls.map(|((key, old), (_, new))| (key, old, new)).collect();
     let renewed = tls.iter().filter(|(_, old, new)| old.is_some() && new.is_some() && old != new);
     changed.extend(renewed.map(|(key, ..)| (*key).to_owned()));
     let came_or_went = tls.iter().filter(|(_, old, new)| old.is_some() != new.is_some());

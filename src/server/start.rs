@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pushyard_providers::stream::{Hub, Tokens};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,10 +23,11 @@ use crate::clock::{Clock, Now};
 use crate::config::{self, ProviderEntry, Settings, SystemSources};
 use crate::dispatch::{Dispatcher, Driver, Engine, Event, FlushMark, Parts};
 use crate::feedback::{self, OperatorTarget, OutboxParts, Receipts, Subscriber};
+use crate::intake;
 use crate::routing::{Built, Catalog, ProviderIndex, Remembered};
 use crate::stack::{Meter, ProviderStack, stack};
 use crate::store::{self, Start, Store, embedded};
-use crate::stream::{self, StreamState};
+use crate::stream::{self, Schedule, StreamState};
 use crate::telemetry::{self, Telemetry};
 
 /// Commands to the dispatcher that may wait: each is a request that a listener
@@ -112,7 +113,8 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         clock.now(),
         rand::random(),
     );
-    let (engine, effects) = recover(engine, store.clone(), &found, &settings, clock.now()).await?;
+    let (engine, effects) =
+        recover(engine, store.clone(), hub.clone(), &found, &settings, clock.now()).await?;
     let stops = Stops::default();
     let providers = Arc::new(ArcSwap::new(catalog.clone()));
     let (commands, inbox) = mpsc::channel(INBOX);
@@ -140,9 +142,11 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     let dispatcher = Dispatcher::new(commands);
     let (subscribers, subscribed) = watch::channel(settings.subscribers.clone());
     let shown = Arc::new(ArcSwap::from_pointee(settings.masked()));
-    let certificates = Certificates::new(settings.server.tls.as_ref(), settings.admin.tls.as_ref());
+    let certificates = Certificates::new(&settings);
+    let watched = certificates.any();
     let acceptor = |of: &Option<Arc<Certificate>>| of.as_ref().map(Certificate::acceptor);
     let (api_tls, admin_tls) = (acceptor(&certificates.server), acceptor(&certificates.admin));
+    let stream_tls = acceptor(&certificates.stream);
     let reloader = Arc::new(Reloader {
         path: path.to_owned(),
         clock: clock.clone(),
@@ -162,6 +166,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         store: store.clone(),
         receipts: receipts.clone(),
         stream_tokens: tokens.clone(),
+        stream_hub: hub.clone().filter(|_| settings.stream.scheduled),
         clock: clock.clone(),
         authenticator: authenticator.clone(),
         limits: settings.limits,
@@ -182,8 +187,18 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
     if let Some(Stream { listener: devices, hub, tokens }) = stream {
         let state = StreamState {
             hub,
+            schedule: settings.stream.scheduled.then(|| Schedule {
+                store: store.clone(),
+                catalog: providers.clone(),
+                receipts: receipts.clone(),
+            }),
+            readers: Arc::new(Semaphore::new(stream::READERS)),
             tokens: Some(tokens).filter(|_| !settings.stream.is_open()),
+            unifiedpush: settings.stream.takes_unifiedpush(),
+            max_topics_per_address: settings.stream.hub.max_topics_per_address,
+            rate: settings.stream.rate(),
             keepalive: settings.stream.keepalive,
+            clock: clock.clone(),
             receipts,
             dispatcher: dispatcher.clone(),
             limits: settings.limits,
@@ -195,7 +210,7 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
             devices,
             router,
             settings.limits,
-            None,
+            stream_tls,
             stop.clone(),
         ));
     }
@@ -225,15 +240,15 @@ pub(super) async fn start(path: &Path) -> Result<Server, StartError> {
         let (reloader, stop) = (reloader.clone(), stop.clone());
         listeners.spawn(async move { reloader.watch(stop).await });
     }
-    if api_tls.is_some() || admin_tls.is_some() {
+    if watched {
         let (reloader, stop) = (reloader.clone(), stop.clone());
         listeners.spawn(async move { reloader.watch_certificates(stop).await });
     }
     let (api_at, admin_at) = (local(&api), local(&admin));
     let limits = settings.limits;
-    let router = api::router(api_state);
+    let (router, explain) = api::routers(api_state);
     listeners.spawn(listener::serve(api, router, limits, api_tls, stop.clone()));
-    let router = admin::router(admin_state);
+    let router = admin::router(admin_state, explain);
     listeners.spawn(listener::serve(admin, router, limits, admin_tls, stop.clone()));
     let stream = stream_at.map(tracing::field::display);
     info!(api = %api_at, admin = %admin_at, stream, "ready");
@@ -324,7 +339,7 @@ fn tell(
 
 /// The hub with its backlog, in the store's directory.
 async fn open_hub(settings: &Settings, clock: &Arc<Clock>) -> Result<Arc<Hub>, StartError> {
-    let (path, hub, clock) = (settings.store.path.clone(), settings.stream.hub, clock.clone());
+    let (path, hub, clock) = (settings.store.path.clone(), settings.stream.bounds(), clock.clone());
     let opening = tokio::task::spawn_blocking(move || Hub::open(&path, hub, clock));
     opening
         .await
@@ -380,6 +395,7 @@ pub(super) fn stacks(
 async fn recover(
     mut engine: Engine,
     store: Arc<dyn Store>,
+    hub: Option<Arc<Hub>>,
     found: &Start,
     settings: &Settings,
     now: Now,
@@ -433,10 +449,14 @@ async fn recover(
         }
         engine.on(Event::Careful { time: CAREFUL, safe }, now, &mut effects);
     }
+    let hub = hub.filter(|_| settings.stream.scheduled);
     let reading = tokio::task::spawn_blocking(move || {
         let mut messages = 0_u64;
         let read = store.recover(&mut |found| {
             messages += 1;
+            if let Some(hub) = &hub {
+                intake::coming::expect(hub, &found.message);
+            }
             engine.on(Event::Recovered(Box::new(found)), now, &mut effects);
         });
         read.map(|()| (engine, effects, messages))

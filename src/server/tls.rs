@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use crate::config::{SystemSources, Tls};
+use crate::config::{Settings, SystemSources, Tls};
 
 /// The files are looked at this often.
 pub(super) const LOOK: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub(super) struct Certificate(ArcSwap<CertifiedKey>);
 pub(super) struct Certificates {
     pub(super) server: Option<Arc<Certificate>>,
     pub(super) admin: Option<Arc<Certificate>>,
+    pub(super) stream: Option<Arc<Certificate>>,
 }
 
 impl Certificate {
@@ -62,13 +63,21 @@ impl ResolvesServerCert for Certificate {
 
 impl Certificates {
     /// As configured.
-    pub(super) fn new(server: Option<&Tls>, admin: Option<&Tls>) -> Self {
-        Self { server: server.map(Certificate::new), admin: admin.map(Certificate::new) }
+    pub(super) fn new(settings: &Settings) -> Self {
+        let [server, admin, stream] =
+            identities(settings).map(|(_, tls)| tls.as_ref().map(Certificate::new));
+        Self { server, admin, stream }
+    }
+
+    /// Whether there is a file to look at.
+    pub(super) fn any(&self) -> bool {
+        self.server.is_some() || self.admin.is_some() || self.stream.is_some()
     }
 
     /// Handshakes from now on get these. A listener that began without TLS stays so.
-    pub(super) fn exchange(&self, server: Option<&Tls>, admin: Option<&Tls>) {
-        for (at, tls) in [(&self.server, server), (&self.admin, admin)] {
+    pub(super) fn exchange(&self, settings: &Settings) {
+        let at = [&self.server, &self.admin, &self.stream];
+        for (at, (_, tls)) in at.into_iter().zip(identities(settings)) {
             if let (Some(at), Some(tls)) = (at, tls) {
                 at.exchange(tls);
             }
@@ -76,9 +85,22 @@ impl Certificates {
     }
 }
 
-/// Reads a certificate's files again, and keeps what there was when they cannot be
-/// used.
-pub(super) async fn renew(section: &str, tls: &mut Option<Tls>) {
+/// Whom the listeners prove to be, each with its key in the file.
+pub(super) fn identities(settings: &Settings) -> [(&'static str, &Option<Tls>); 3] {
+    let Settings { server, admin, stream_tls, .. } = settings;
+    [("server.tls", &server.tls), ("admin.tls", &admin.tls), ("stream.tls", stream_tls)]
+}
+
+/// Reads the certificates' files again, and keeps what there was where they cannot
+/// be used.
+pub(super) async fn renew_all(settings: &mut Settings) {
+    let Settings { server, admin, stream_tls, .. } = settings;
+    renew("server.tls", &mut server.tls).await;
+    renew("admin.tls", &mut admin.tls).await;
+    renew("stream.tls", stream_tls).await;
+}
+
+async fn renew(key: &str, tls: &mut Option<Tls>) {
     let Some(known) = tls.clone() else { return };
     let reading = tokio::task::spawn_blocking({
         let known = known.clone();
@@ -86,11 +108,11 @@ pub(super) async fn renew(section: &str, tls: &mut Option<Tls>) {
     });
     match reading.await.expect("reading returns its faults as errors") {
         Ok(read) if read != known => {
-            info!("{section}.tls: the certificate was renewed");
+            info!("{key}: the certificate was renewed");
             *tls = Some(read);
         }
         Ok(_) => {}
-        Err(detail) => warn!("{section}.tls: the certificate stays: {detail}"),
+        Err(detail) => warn!("{key}: the certificate stays: {detail}"),
     }
 }
 
@@ -118,20 +140,18 @@ mod tests {
         let first = Tls { cert, key, certified: Arc::new(certified) };
 
         let mut known = Some(first.clone());
-        renew("server", &mut known).await;
+        renew("server.tls", &mut known).await;
         assert_eq!(known.as_ref(), Some(&first), "there are no files");
         write(&first);
-        renew("server", &mut known).await;
+        renew("server.tls", &mut known).await;
         let second = known.clone().unwrap();
         assert_ne!(second, first);
         fs::write(&first.key, made.signing_key.serialize_pem()).unwrap();
-        renew("server", &mut known).await;
+        renew("server.tls", &mut known).await;
         assert_eq!(known.as_ref(), Some(&second), "certificate and key do not fit");
 
-        let certificates = Certificates::new(Some(&first), None);
-        certificates.exchange(known.as_ref(), known.as_ref());
-        let server = certificates.server.unwrap().0.load_full();
-        assert_eq!(server.cert, second.certified.cert);
-        assert!(certificates.admin.is_none(), "it began without TLS");
+        let certificate = Certificate::new(&first);
+        certificate.exchange(&second);
+        assert_eq!(certificate.0.load_full().cert, second.certified.cert);
     }
 }

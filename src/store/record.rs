@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::device::{decode_device, decode_gone, encode_device, encode_gone};
 use self::event::{StoredAction, StoredEvent};
 use self::message::{StoredMessage, StoredTrace, Users};
-use self::progress::StoredProgress;
+use self::progress::{StoredPassedOver, StoredProgress};
 use super::{Action, Intent, OutboxEvent, StoreError};
 use crate::clock::Utc;
 use crate::model::{
@@ -118,15 +118,23 @@ pub(super) fn may_name_users(bytes: &[u8]) -> bool {
 /// Adds the record of a delivery's progress to `into`.
 pub(super) fn encode_progress(progress: &Progress, into: &mut Vec<u8>) {
     encode_with(&StoredProgress::from(progress), progress::More::of(progress).as_ref(), into);
+    if let Some(passed_over) = &progress.passed_over {
+        append(&StoredPassedOver::from(passed_over), into);
+    }
 }
 
 /// A delivery's progress from its record.
 pub(super) fn decode_progress(bytes: &[u8]) -> Result<Progress, Undecodable> {
-    let (stored, more) = decode_with::<StoredProgress<'_>, progress::More>(bytes)?;
+    let (stored, more, mut rest) = take_with::<StoredProgress<'_>, progress::More>(bytes)?;
     let mut progress = stored.into_progress()?;
     if let Some(more) = more {
         more.add_to(&mut progress);
+        if !rest.is_empty() {
+            let (passed_over, end) = from_postcard::<StoredPassedOver<'_>>(rest)?;
+            (progress.passed_over, rest) = (Some(passed_over.into()), end);
+        }
     }
+    nothing_left(rest)?;
     Ok(progress)
 }
 

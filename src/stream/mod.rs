@@ -3,13 +3,17 @@
 //!
 //! Devices read here and send receipts. Publishing is the backends' affair and
 //! goes through the api listener; here it is answered as a server answers that
-//! forbids it (403, code 40301).
+//! forbids it (403, code 40301), but for UnifiedPush, where allowed (`unified`).
 
 mod access;
 mod question;
 mod refusal;
 mod session;
+mod settings;
 mod socket;
+mod unified;
+mod upcoming;
+mod visitors;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,80 +25,57 @@ use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use futures_util::stream;
-use pushyard_providers::Secret;
-use pushyard_providers::stream::{Form, Full, Hub, HubSettings, Tokens, is_topic};
+use pushyard_providers::stream::{
+    Form, Full, Hub, HubStats, Tokens, is_reserved, is_topic, network,
+};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
 use self::question::Question;
 use self::refusal::Refusal;
-use self::session::Session;
+use self::session::{Seat, Session};
+use self::visitors::Visitors;
 use crate::api::{HeaderLimit, Observe, receive};
+use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};
 use crate::feedback::Receipts;
+use crate::routing::Rate;
 use crate::telemetry::Telemetry;
 
 pub use access::Access;
 pub use pushyard_providers::stream::KIND;
+pub use settings::Settings;
+pub use upcoming::Schedule;
 
-/// `[stream]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Where devices connect; `None`: nowhere.
-    pub listen: Option<SocketAddr>,
-    /// Who may listen; `None`: whoever reaches a loopback address, else by token.
-    pub access: Option<Access>,
-    /// What tokens are made with; `None`: derived from the server's own.
-    pub secret: Option<Secret>,
-    /// The hub's bounds.
-    pub hub: HubSettings,
-    /// Silence on a stream is broken after this long.
-    pub keepalive: Duration,
-}
-
-impl Settings {
-    /// Whether no token is needed.
-    pub fn is_open(&self) -> bool {
-        match self.access {
-            Some(Access::Open) => true,
-            Some(Access::Token) => false,
-            None => self.listen.is_none_or(|listen| listen.ip().is_loopback()),
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: None,
-            access: None,
-            secret: None,
-            hub: HubSettings {
-                backlog: 1000,
-                // As long as ntfy's own server keeps messages.
-                backlog_ttl: Duration::from_secs(12 * 60 * 60),
-                max_subscribers: 10_000,
-                max_topics_per_address: 30,
-            },
-            // ntfy's default: its Android app gives up after 77 s of silence, many
-            // proxies after 60 s.
-            keepalive: Duration::from_secs(45),
-        }
-    }
-}
+/// Reads of the backlog at once. They block threads that all rooms share, and the
+/// disk gains nothing from more.
+pub const READERS: usize = 16;
 
 /// What the listener works with.
 #[derive(Clone)]
 pub struct StreamState {
     /// Topics and their subscribers.
     pub hub: Arc<Hub>,
+    /// What is to come; `None`: nobody is told before its time.
+    pub schedule: Option<Schedule>,
+    /// Turns at the backlog: [`READERS`].
+    pub readers: Arc<Semaphore>,
     /// Tokens; `None`: whoever reaches the listener may listen.
     pub tokens: Option<Arc<Tokens>>,
+    /// Whether UnifiedPush senders may publish.
+    pub unifiedpush: bool,
+    /// How many topics one address may listen to.
+    pub max_topics_per_address: usize,
+    /// How often one address may ask.
+    pub rate: Option<Rate>,
     /// See [`Settings`].
     pub keepalive: Duration,
+    /// The time.
+    pub clock: Arc<Clock>,
     /// Knows receipts.
     pub receipts: Arc<Receipts>,
     /// Takes receipts.
@@ -109,6 +90,7 @@ pub struct StreamState {
 
 struct Shared {
     state: StreamState,
+    visitors: Visitors,
     /// WebSocket connections after their upgrade.
     sockets: Mutex<JoinSet<()>>,
 }
@@ -117,13 +99,16 @@ struct Shared {
 pub fn router(state: StreamState) -> Router {
     let observe = Observe::new(Arc::clone(&state.telemetry), "stream");
     let headers = HeaderLimit::new(&state.limits);
-    let shared = Arc::new(Shared { state, sockets: Mutex::default() });
+    let visitors = Visitors::new(state.rate);
+    let shared = Arc::new(Shared { state, visitors, sockets: Mutex::default() });
     Router::new()
-        .route("/", get(page))
+        .route("/", get(page).put(forbidden).post(forbidden))
         .route("/v1/health", get(health))
+        .route("/v1/stats", get(stats))
         .route("/v1/receipts", post(receipt))
-        .route("/{topics}", get(topic_page).put(forbidden).post(forbidden))
+        .route("/{topics}", get(topic_page).put(publish).post(publish))
         .route("/{topics}/{form}", get(subscribe).put(forbidden).delete(forbidden))
+        .route("/{topics}/{sequence}/clear", put(forbidden))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(ServiceBuilder::new().layer(observe).layer(headers).layer(from_fn(cross_origin)))
@@ -154,12 +139,25 @@ async fn page() -> Response {
         .into_response()
 }
 
-async fn topic_page(Path(topic): Path<String>) -> Response {
-    if is_topic(&topic) { page().await } else { Refusal::Unknown.into_response() }
+async fn topic_page(
+    State(shared): State<Arc<Shared>>,
+    Path(topic): Path<String>,
+    request: Request,
+) -> Response {
+    if !is_topic(&topic) {
+        return Refusal::Unknown.into_response();
+    }
+    let asks = unified::is_meant(request.headers(), request.uri());
+    if asks && unified::open(&shared.state, &topic) { unified::discovery() } else { page().await }
 }
 
 async fn health() -> Response {
     axum::Json(serde_json::json!({"healthy": true})).into_response()
+}
+
+async fn stats(State(shared): State<Arc<Shared>>) -> Response {
+    let HubStats { messages, rate } = shared.state.hub.stats();
+    axum::Json(serde_json::json!({"messages": messages, "messages_rate": rate})).into_response()
 }
 
 async fn receipt(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
@@ -173,6 +171,47 @@ async fn forbidden() -> Refusal {
 
 async fn unknown() -> Refusal {
     Refusal::Unknown
+}
+
+async fn publish(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(topic): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    if !unified::is_meant(&parts.headers, &parts.uri) || !unified::open(&shared.state, &topic) {
+        return Err(Refusal::Forbidden);
+    }
+    check_topic(&topic)?;
+    shared.admit(peer)?;
+    unified::publish(&shared.state, &topic, &parts.headers, body).await
+}
+
+impl Shared {
+    /// Counts a request of an address.
+    fn admit(&self, peer: SocketAddr) -> Result<(), Refusal> {
+        self.visitors.ask(network(peer.ip()), self.state.clock.now().instant)
+    }
+
+    /// Whether these topics are open to who asks.
+    fn check(
+        &self,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+        question: &Question,
+        topics: &[Box<str>],
+    ) -> Result<(), Refusal> {
+        let Some(tokens) = &self.state.tokens else { return Ok(()) };
+        let credential = access::credential(headers, question.auth());
+        let checked = access::check(tokens, credential.as_deref(), topics, self.state.hub.now());
+        checked.map_err(|refusal| match refusal {
+            Refusal::Unauthorized => {
+                self.visitors.fail(network(peer.ip()), self.state.clock.now().instant)
+            }
+            other => other,
+        })
+    }
 }
 
 async fn subscribe(
@@ -190,13 +229,11 @@ async fn subscribe(
         "publish" | "send" | "trigger" => return Err(Refusal::Forbidden),
         _ => return Err(Refusal::Unknown),
     };
-    let topics: Arc<[Box<str>]> = distinct(&topics)?;
+    shared.admit(peer)?;
+    let topics: Arc<[Box<str>]> = distinct(&topics, shared.state.max_topics_per_address)?;
     let question = Question::read(request.headers(), request.uri())?;
     let state = &shared.state;
-    if let Some(tokens) = &state.tokens {
-        let credential = access::credential(request.headers(), question.auth());
-        access::check(tokens, credential.as_deref(), &topics, state.hub.now())?;
-    }
+    shared.check(peer, request.headers(), &question, &topics)?;
     let Some(form) = form else {
         return Ok(axum::Json(serde_json::json!({"success": true})).into_response());
     };
@@ -204,11 +241,11 @@ async fn subscribe(
         Form::Ws => Some(socket::upgrade(&mut request)?),
         Form::Json | Form::Sse | Form::Raw => None,
     };
-    let live = match question.poll {
-        true => None,
-        false => Some(state.hub.subscribe(Arc::clone(&topics), peer.ip()).map_err(full)?),
+    let seat = match question.poll {
+        true => state.hub.place(peer.ip()).map(|place| Seat::Poll { _place: place }),
+        false => state.hub.subscribe(Arc::clone(&topics), peer.ip()).map(Seat::Live),
     };
-    let session = Session::new(state, topics, live, question, form);
+    let session = Session::new(state, topics, seat.map_err(Refusal::Full)?, question, form);
     Ok(match upgrade {
         Some(upgrade) => {
             let mut sockets = shared.sockets.lock().expect("no code panics while it holds this");
@@ -238,24 +275,27 @@ fn streamed(session: Session, form: Form) -> Response {
     response
 }
 
-/// The topics of a path, each once.
-fn distinct(list: &str) -> Result<Arc<[Box<str>]>, Refusal> {
+/// The topics of a path, each once. No more are looked at than anybody may have: a
+/// path has room for thousands.
+fn distinct(list: &str, most: usize) -> Result<Arc<[Box<str>]>, Refusal> {
     let mut topics: Vec<Box<str>> = Vec::new();
     for topic in list.split(',') {
-        if !is_topic(topic) {
-            return Err(Refusal::Topic);
+        check_topic(topic)?;
+        if topics.iter().any(|known| **known == *topic) {
+            continue;
         }
-        if !topics.iter().any(|known| **known == *topic) {
-            topics.push(topic.into());
+        if topics.len() == most {
+            return Err(Refusal::Full(Full::AddressTopics));
         }
+        topics.push(topic.into());
     }
     Ok(topics.into())
 }
 
-fn full(full: Full) -> Refusal {
-    match full {
-        Full::Subscribers => Refusal::Subscribers,
-        Full::Topics => Refusal::Topics,
-        Full::Closed => Refusal::Closed,
+fn check_topic(topic: &str) -> Result<(), Refusal> {
+    match topic {
+        _ if is_topic(topic) => Ok(()),
+        _ if is_reserved(topic) => Err(Refusal::Reserved),
+        _ => Err(Refusal::Topic),
     }
 }

@@ -1,6 +1,5 @@
 //! What a subscriber asks for: where to start, whether to stay, and filters
-//! (ntfy, "Subscribe via API"). Each parameter is a header or a query parameter
-//! in lower case; a header wins.
+//! (ntfy, "Subscribe via API").
 
 use axum::extract::Query;
 use axum::http::{HeaderMap, Uri};
@@ -30,6 +29,8 @@ pub(super) enum Since {
 pub(super) struct Question {
     pub(super) poll: bool,
     pub(super) since: Since,
+    /// Also what is to come.
+    pub(super) scheduled: bool,
     filter: Filter,
     auth: Option<String>,
 }
@@ -44,44 +45,72 @@ struct Filter {
     tags: Vec<String>,
 }
 
+/// What a request says beside its path: each parameter is a header, or stands in the
+/// query in lower case; a header wins.
+pub(super) struct Parameters<'r> {
+    headers: &'r HeaderMap,
+    query: Vec<(String, String)>,
+}
+
+impl<'r> Parameters<'r> {
+    pub(super) fn read(headers: &'r HeaderMap, uri: &Uri) -> Self {
+        let query = Query::try_from_uri(uri).map(|Query(query)| query).unwrap_or_default();
+        Self { headers, query }
+    }
+
+    /// The first that is not empty.
+    fn find(&self, names: &[&str]) -> Option<String> {
+        let header = names.iter().find_map(|name| self.headers.get(*name)?.to_str().ok());
+        let header = header.map(|value| value.trim().to_owned()).filter(|v| !v.is_empty());
+        header.or_else(|| {
+            let is = |(name, value): &&(String, String)| {
+                names.contains(&name.as_str()) && !value.trim().is_empty()
+            };
+            self.query.iter().find(is).map(|(_, value)| value.trim().to_owned())
+        })
+    }
+
+    /// ntfy's booleans: whatever is not one of these words is false.
+    pub(super) fn truth(&self, names: &[&str]) -> bool {
+        let said = self.find(names).map(|text| text.to_ascii_lowercase());
+        said.is_some_and(|text| ["1", "yes", "true"].contains(&&*text))
+    }
+
+    fn list(&self, names: &[&str]) -> Vec<String> {
+        list(&self.find(names).unwrap_or_default())
+    }
+}
+
+fn list(text: &str) -> Vec<String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(str::to_owned).collect()
+}
+
 impl Question {
     pub(super) fn read(headers: &HeaderMap, uri: &Uri) -> Result<Self, Refusal> {
-        let query: Vec<(String, String)> =
-            Query::try_from_uri(uri).map(|Query(query)| query).unwrap_or_default();
-        let find = |names: &[&str]| -> Option<String> {
-            let header = names.iter().find_map(|name| headers.get(*name)?.to_str().ok());
-            let header = header.map(|value| value.trim().to_owned()).filter(|v| !v.is_empty());
-            header.or_else(|| {
-                let is = |(name, value): &&(String, String)| {
-                    names.contains(&name.as_str()) && !value.trim().is_empty()
-                };
-                query.iter().find(is).map(|(_, value)| value.trim().to_owned())
-            })
-        };
-        let list = |text: Option<String>| -> Vec<String> {
-            let text = text.unwrap_or_default();
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            items.map(str::to_owned).collect()
-        };
-        let truth = |text: Option<String>| {
-            text.is_some_and(|text| ["1", "yes", "true"].contains(&&*text.to_ascii_lowercase()))
-        };
-        let poll = truth(find(&["x-poll", "poll", "po"]));
+        let asked = Parameters::read(headers, uri);
+        let poll = asked.truth(&["x-poll", "poll", "po"]);
         // Browsers have a header of that name for the urgency of a request (RFC 9218).
-        let priority = find(&["x-priority", "priority", "prio", "p"])
+        let priority = asked
+            .find(&["x-priority", "priority", "prio", "p"])
             .filter(|text| !text.starts_with("u=") && text != "i");
-        let priority = list(priority);
+        let priority = list(&priority.unwrap_or_default());
         Ok(Self {
             poll,
-            since: since(find(&["x-since", "since", "si"]).as_deref(), poll)?,
+            since: since(asked.find(&["x-since", "since", "si"]).as_deref(), poll)?,
+            scheduled: asked.truth(&["x-scheduled", "scheduled", "sched"]),
             filter: Filter {
-                id: find(&["x-id", "id"]),
-                message: find(&["x-message", "message", "m"]),
-                title: find(&["x-title", "title", "t"]),
+                id: asked.find(&["x-id", "id"]),
+                message: asked.find(&["x-message", "message", "m"]),
+                title: asked.find(&["x-title", "title", "t"]),
                 priority: priority.iter().map(|word| level(word)).collect::<Result<_, _>>()?,
-                tags: list(find(&["x-tags", "tags", "tag", "ta"])),
+                tags: asked.list(&["x-tags", "tags", "tag", "ta"]),
             },
-            auth: query.iter().find(|(name, _)| name == "auth").map(|(_, value)| value.clone()),
+            auth: asked
+                .query
+                .iter()
+                .find(|(name, _)| name == "auth")
+                .map(|(_, value)| value.clone()),
         })
     }
 

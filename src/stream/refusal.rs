@@ -2,8 +2,11 @@
 //! no other key, ended by a newline (one client fails on keys that it does not
 //! know).
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pushyard_providers::stream::Full;
 
 /// Why a device is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,14 @@ pub(super) enum Refusal {
     Since,
     /// A topic that can be none.
     Topic,
+    /// A topic that the server keeps for itself.
+    Reserved,
+    /// A body that broke off.
+    Broken,
+    /// A body that came too slowly.
+    Slow,
+    /// A body that is too large.
+    Large,
     /// `/ws` without an upgrade.
     Upgrade,
     /// A bad credential.
@@ -22,10 +33,14 @@ pub(super) enum Refusal {
     Forbidden,
     /// No such page.
     Unknown,
-    /// `max_topics_per_address`.
-    Topics,
-    /// `max_subscribers`.
-    Subscribers,
+    /// The rate of an address; one more after so long.
+    Requests(Duration),
+    /// Too many bad tokens from an address; one more after so long.
+    Failures(Duration),
+    /// A bound on subscribers or topics.
+    Full(Full),
+    /// The backlog cannot be written.
+    Backlog,
     /// The server goes down.
     Closed,
 }
@@ -36,10 +51,20 @@ impl Refusal {
         match self {
             Self::Priority => (40007, StatusCode::BAD_REQUEST, "invalid priority parameter"),
             Self::Since => (40008, StatusCode::BAD_REQUEST, "invalid since parameter"),
-            Self::Topic => (
-                40009,
+            Self::Topic => {
+                (40009, StatusCode::BAD_REQUEST, "invalid topic: 1 to 64 letters, digits, - or _")
+            }
+            Self::Reserved => (
+                40010,
                 StatusCode::BAD_REQUEST,
-                "invalid topic: 1 to 64 letters, digits, - or _, and no name of the server's own",
+                "invalid topic: the server keeps this name for itself",
+            ),
+            Self::Broken => (40000, StatusCode::BAD_REQUEST, "the body ended early"),
+            Self::Slow => (40000, StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
+            Self::Large => (
+                41301,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "a message has at most 4096 bytes; nothing of it was taken",
             ),
             Self::Upgrade => (
                 40016,
@@ -49,21 +74,58 @@ impl Refusal {
             Self::Unauthorized => (40101, StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Forbidden => (40301, StatusCode::FORBIDDEN, "forbidden"),
             Self::Unknown => (40401, StatusCode::NOT_FOUND, "page not found"),
-            Self::Topics => (
-                42903,
+            Self::Requests(_) => (
+                42901,
                 StatusCode::TOO_MANY_REQUESTS,
-                "limit reached: too many topics from this address (stream.max_topics_per_address)",
+                "limit reached: too many requests from this address (stream.rate)",
             ),
-            Self::Subscribers => (
-                42903,
+            Self::Failures(_) => (
+                42909,
                 StatusCode::TOO_MANY_REQUESTS,
-                "limit reached: too many subscribers (stream.max_subscribers)",
+                "limit reached: too many auth failures from this address",
             ),
+            Self::Full(full) => bound(full),
+            Self::Backlog => {
+                (50001, StatusCode::SERVICE_UNAVAILABLE, "messages cannot be kept; come back")
+            }
             Self::Closed => {
                 (50001, StatusCode::SERVICE_UNAVAILABLE, "the server is going down; come back")
             }
         }
     }
+
+    /// Seconds. Who is over a bound comes back when somebody may have left.
+    fn retry_after(self) -> u64 {
+        match self {
+            Self::Requests(wait) | Self::Failures(wait) => wait.as_secs().saturating_add(1),
+            _ => 30,
+        }
+    }
+}
+
+/// Of the bounds ntfy knows two: what one visitor holds, and all topics.
+const fn bound(full: Full) -> (u32, StatusCode, &'static str) {
+    let (code, error) = match full {
+        Full::Subscribers => {
+            (42903, "limit reached: too many subscribers (stream.max_subscribers)")
+        }
+        Full::AddressSubscribers => (
+            42903,
+            "limit reached: too many subscribers from this address \
+             (stream.max_subscribers_per_address)",
+        ),
+        Full::TopicSubscribers => (
+            42903,
+            "limit reached: too many subscribers of this topic (stream.max_subscribers_per_topic)",
+        ),
+        Full::AddressTopics => (
+            42903,
+            "limit reached: too many topics from this address (stream.max_topics_per_address)",
+        ),
+        Full::Topics => (42904, "limit reached: too many topics (stream.max_topics)"),
+        Full::Closed => return Refusal::Closed.row(),
+    };
+    (code, StatusCode::TOO_MANY_REQUESTS, error)
 }
 
 impl IntoResponse for Refusal {
@@ -76,7 +138,7 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after()));
         }
         response
     }

@@ -1,5 +1,5 @@
 //! One subscription from its first byte to its last: `open`, what the backlog
-//! has, then what comes.
+//! has, what is scheduled where it asks for that, then what comes.
 //!
 //! The subscriber is registered before the backlog is read, so nothing is lost
 //! between the two; what comes from both is known by its row and told once.
@@ -11,18 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pushyard_providers::stream::{Form, Hub, Message, Subscription, event};
+use pushyard_providers::stream::{Form, Hub, Message, Place, Subscription, event};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::StreamState;
 use super::question::{Question, Since};
+use super::upcoming::Schedule;
 
 /// See the module.
 pub(super) struct Session {
     hub: Arc<Hub>,
+    schedule: Option<Schedule>,
+    /// Turns at the backlog.
+    readers: Arc<Semaphore>,
     topics: Arc<[Box<str>]>,
-    /// `None`: it asks for the backlog alone.
-    live: Option<Subscription>,
+    seat: Seat,
     question: Question,
     form: Form,
     phase: Phase,
@@ -33,11 +37,20 @@ pub(super) struct Session {
     closed: CancellationToken,
 }
 
+/// What a session holds as long as it lives.
+pub(super) enum Seat {
+    /// It stays and listens.
+    Live(Subscription),
+    /// It asks for the backlog alone.
+    Poll { _place: Place },
+}
+
 #[derive(Clone, Copy)]
 enum Phase {
     Open,
     Begin,
     Backlog,
+    Upcoming,
     Live,
 }
 
@@ -45,15 +58,20 @@ impl Session {
     pub(super) fn new(
         state: &StreamState,
         topics: Arc<[Box<str>]>,
-        live: Option<Subscription>,
+        seat: Seat,
         question: Question,
         form: Form,
     ) -> Self {
-        let phase = if live.is_some() { Phase::Open } else { Phase::Begin };
+        let phase = match &seat {
+            Seat::Live(_) => Phase::Open,
+            Seat::Poll { .. } => Phase::Begin,
+        };
         Self {
             hub: Arc::clone(&state.hub),
+            schedule: state.schedule.clone(),
+            readers: Arc::clone(&state.readers),
             topics,
-            live,
+            seat,
             question,
             form,
             phase,
@@ -84,6 +102,7 @@ impl Session {
                 }
                 Phase::Begin => self.begin().await?,
                 Phase::Backlog => self.read_on().await?,
+                Phase::Upcoming => self.look_ahead().await?,
                 Phase::Live => return Ok(self.listen().await),
             }
         }
@@ -112,9 +131,22 @@ impl Session {
         let (found, last) = self.reading(move |hub, topics| hub.after(topics, from)).await?;
         match last {
             Some(last) => self.told = last,
-            None => self.phase = Phase::Live,
+            None => self.phase = Phase::Upcoming,
         }
         self.pending = found.into();
+        Ok(())
+    }
+
+    /// ntfy's server has what is scheduled in its backlog and so shows it with that:
+    /// not to who wants nothing of the backlog or the latest alone.
+    async fn look_ahead(&mut self) -> io::Result<()> {
+        if let Some(schedule) = self.schedule.clone().filter(|_| self.question.scheduled) {
+            let look = move |hub: &Hub, topics: &[Box<str>]| {
+                schedule.of(hub, topics).map_err(|error| error.to_string())
+            };
+            self.pending = self.reading(look).await?.into();
+        }
+        self.phase = Phase::Live;
         Ok(())
     }
 
@@ -123,6 +155,8 @@ impl Session {
         read: impl FnOnce(&Hub, &[Box<str>]) -> Result<T, String> + Send + 'static,
     ) -> io::Result<T> {
         let (hub, topics) = (Arc::clone(&self.hub), Arc::clone(&self.topics));
+        // Closed only by its owner, who is never done with it.
+        let _turn = self.readers.acquire().await.map_err(io::Error::other)?;
         let read = tokio::task::spawn_blocking(move || read(&hub, &topics)).await;
         read.map_err(io::Error::other)?.map_err(io::Error::other)
     }
@@ -132,7 +166,10 @@ impl Session {
         let silence = tokio::time::sleep(self.keepalive);
         let mut silence = std::pin::pin!(silence);
         loop {
-            let live = self.live.as_mut()?;
+            let live = match &mut self.seat {
+                Seat::Live(live) => live,
+                Seat::Poll { .. } => return None,
+            };
             tokio::select! {
                 message = live.next() => {
                     let message = message?;

@@ -13,6 +13,8 @@ use prometheus::{
 use pushyard_providers::stream::HubFigures;
 use pushyard_providers::{Outcome, Priority};
 
+/// What a route without a usable tier shows.
+const NO_TIER: i64 = -1;
 /// 1 ms to 60 s: from a healthy vendor's answer to a delivery that waited for one.
 const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -46,6 +48,7 @@ pub struct Metrics {
     provider_connections: IntGaugeVec,
     provider_credential_expiry: IntGaugeVec,
     parked: IntGaugeVec,
+    route_usable_tier: IntGaugeVec,
     cost: CounterVec,
     queue_deliveries: IntGaugeVec,
     queue_oldest_seconds: GaugeVec,
@@ -146,6 +149,11 @@ impl Default for Metrics {
                 "Deliveries that could go to a provider and wait.",
                 &["provider"],
             ),
+            route_usable_tier: new.gauges(
+                "route_usable_tier",
+                "The best tier with a usable provider, 0 the first; -1: none.",
+                &["route"],
+            ),
             cost: new.float_counters("cost_total", "Cost of accepted calls.", &["provider"]),
             queue_deliveries: new.gauges(
                 "queue_deliveries",
@@ -215,13 +223,17 @@ impl Metrics {
 
     /// Everything in the Prometheus text format, with gauges as given.
     pub fn scrape(&self, now: &Scrape<'_>) -> Vec<u8> {
+        self.forget_gauges();
         for provider in &now.providers {
             self.read_provider(provider);
+        }
+        for (route, tier) in &now.usable_tiers {
+            let tier = tier.map_or(NO_TIER, i64::from);
+            self.route_usable_tier.with_label_values(&[*route]).set(tier);
         }
         for (state, count) in now.queue {
             self.queue_deliveries.with_label_values(&[state]).set(signed(count));
         }
-        self.queue_oldest_seconds.reset();
         for (route, priority, age) in &now.oldest {
             self.queue_oldest_seconds
                 .with_label_values(&[*route, priority.word()])
@@ -239,6 +251,23 @@ impl Metrics {
         // Writing into memory cannot fail; a family that cannot be written is left out.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
+    }
+
+    /// What is not there any more must not show its last value for ever.
+    fn forget_gauges(&self) {
+        for gauge in [
+            &self.provider_state,
+            &self.provider_in_flight,
+            &self.provider_concurrency_limit,
+            &self.provider_connections,
+            &self.provider_credential_expiry,
+            &self.parked,
+            &self.route_usable_tier,
+        ] {
+            gauge.reset();
+        }
+        self.provider_success_ratio.reset();
+        self.queue_oldest_seconds.reset();
     }
 
     fn read_provider(&self, provider: &ProviderGauges<'_>) {
@@ -265,6 +294,8 @@ impl Metrics {
 pub struct Scrape<'a> {
     /// Each provider.
     pub providers: Vec<ProviderGauges<'a>>,
+    /// The best usable tier of each route, 0 the first; `None`: none.
+    pub usable_tiers: Vec<(&'a str, Option<u8>)>,
     /// Unsettled deliveries by state.
     pub queue: [(&'static str, u64); 3],
     /// Age of the oldest that waits, by route and priority.

@@ -78,7 +78,7 @@ async fn a_dripping_body_is_408_and_large_headers_are_431_each_with_its_request_
 }
 
 /// A certificate for the listeners, written where the configuration names it.
-fn certify(world: &World) -> String {
+pub(super) fn certify(world: &World) -> String {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     fs::write(world.dir.path().join("cert.pem"), made.cert.pem()).unwrap();
     fs::write(world.dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();

@@ -131,6 +131,37 @@ async fn a_vendor_that_throttles_gets_no_call_before_its_time() {
 }
 
 #[tokio::test]
+async fn a_broadcast_goes_to_all_of_its_tier_at_once_and_is_sent_if_one_takes_it() {
+    let world = World::new().await;
+    let route =
+        "[[routes]]\nname = \"alarm\"\ntiers = [[\"apns\", \"fcm\"]]\nbalance = \"broadcast\"\n";
+    world.configure(route);
+    let router = world.router();
+    let control = world.simulator.control();
+    let alarm = |n: u32| {
+        let mut both = message(&[apns(&format!("t-{n}")), fcm(&format!("t-{n}"))]);
+        both["route"] = json!("alarm");
+        both
+    };
+    let view = router.settle(&alarm(0)).await;
+    let delivery = only(&view);
+    assert_eq!(delivery["state"], "sent", "{view}");
+    let mut providers: Vec<_> =
+        delivery["attempts"].as_array().unwrap().iter().map(|a| a["provider"].as_str()).collect();
+    providers.sort_unstable();
+    assert_eq!(providers, [Some("apns"), Some("fcm")], "{view}");
+    // A slow one holds up nobody, and one that fails does not undo what the other took.
+    control.set_mode("apns", Mode::Failing).unwrap();
+    control.set_mode("fcm", Mode::Slow).unwrap();
+    let view = router.settle(&alarm(1)).await;
+    let delivery = only(&view);
+    assert_eq!((&delivery["state"], &delivery["provider"]), (&json!("sent"), &json!("fcm")));
+    let outcomes: Vec<_> =
+        delivery["attempts"].as_array().unwrap().iter().map(|a| a["outcome"].as_str()).collect();
+    assert_eq!(outcomes, [Some("Unavailable"), Some("Accepted")], "{view}");
+}
+
+#[tokio::test]
 async fn a_revoked_key_ejects_at_once_and_nothing_is_lost() {
     let world = World::new().await;
     let router = world.router();
@@ -205,4 +236,36 @@ async fn connections_that_a_vendor_drains_cost_no_message() {
         assert_eq!(only(&view)["state"], "sent", "{view}");
     }
     assert_eq!(world.simulator.control().summary().duplicates, 0);
+}
+
+#[tokio::test]
+async fn a_broadcast_reaches_its_channel_and_a_channel_that_is_gone_is_listed() {
+    let world = World::new().await;
+    let router = world.router();
+    // In base64 as Apple gives channels out: "sim-match", and one that nobody made.
+    let broadcast = |channel: &str| {
+        json!({"to": [{"addresses": [{"kind": "apns", "channel": channel}]}],
+               "data": {"match": "7"},
+               "overrides": {"apns": {"aps": {"timestamp": 1, "event": "update",
+                                              "content-state": {"score": "1:0"}}}}})
+    };
+    let view = router.settle(&broadcast("c2ltLW1hdGNo")).await;
+    assert_eq!(only(&view)["state"], "sent", "{view}");
+    let request = world.simulator.control().requests(Some("apns"), 1).unwrap().remove(0);
+    assert_eq!(request.path, "/4/broadcasts/apps/com.example.app");
+    assert_eq!(request.headers["apns-channel-id"], "c2ltLW1hdGNo");
+    let view = router.settle(&broadcast("bm9ib2R5")).await;
+    let delivery = only(&view);
+    assert_eq!(
+        (&delivery["state"], &delivery["reason"]),
+        (&json!("failed"), &json!("unreachable"))
+    );
+    assert_eq!(delivery["attempts"][0]["code"], "ChannelNotRegistered", "{view}");
+    // What is not for Live Activities is for no channel.
+    let alert = json!({"to": [{"addresses": [{"kind": "apns", "channel": "c2ltLW1hdGNo"}]}],
+                       "notification": {"body": "hi"}});
+    let view = router.settle(&alert).await;
+    assert_eq!(only(&view)["reason"], "invalid", "{view}");
+    let log = router.log();
+    assert!(!log.contains("c2ltLW1hdGNo") && !log.contains("bm9ib2R5"), "{log}");
 }

@@ -3,8 +3,10 @@
 mod bad_config;
 mod bad_input;
 mod crash;
+mod docs;
 mod edges;
 mod events;
+mod explain;
 mod failover;
 mod game_day;
 mod harness;
@@ -14,4 +16,5 @@ mod self_hosted;
 mod operators;
 mod receiver;
 mod stream;
+mod stream_bounds;
 mod registry;

@@ -68,6 +68,60 @@ async fn failovers_are_told_as_they_happen_and_again_to_whoever_missed_them() {
 }
 
 #[tokio::test]
+async fn a_message_is_found_by_its_own_id_and_by_that_of_a_delivery() {
+    let world = World::new().await;
+    let router = world.router();
+    let mut many = message(&[fcm("phone-0")]);
+    for n in 1..5 {
+        let recipient = json!({"ref": format!("r{n}"), "addresses": [fcm(&format!("phone-{n}"))]});
+        many["to"].as_array_mut().unwrap().push(recipient);
+    }
+    let view = router.settle(&many).await;
+    let id = view["id"].as_str().unwrap();
+    assert_eq!(router.get(&format!("/admin/v1/messages/{id}")).await, view);
+    let third = &view["deliveries"]["items"][3];
+    let path = format!("/admin/v1/messages/{}", third["id"].as_str().unwrap());
+    let found = router.get(&path).await;
+    assert_eq!((&found["id"], &found["counts"]), (&view["id"], &view["counts"]));
+    assert_eq!(found["deliveries"]["items"], json!([third]));
+    // A delivery's id is its message's and its place from 1; there are five.
+    let sixth = format!("{}6", &id[..id.len() - 1]);
+    for unknown in ["x", "019785d8-0000-7000-8000-000000000000", &*sixth] {
+        let path = format!("/admin/v1/messages/{unknown}");
+        let (status, _) = router.call(Method::GET, &path, None).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{unknown}");
+    }
+}
+
+#[tokio::test]
+async fn another_sites_page_can_change_nothing_through_an_operators_browser() {
+    let world = World::new().await;
+    let router = world.router();
+    let drain = |site: &'static str| {
+        let url = format!("{}/admin/v1/providers/apns/drain", router.admin());
+        client().post(url).header("sec-fetch-site", site).send()
+    };
+    for foreign in ["cross-site", "same-site"] {
+        assert_eq!(drain(foreign).await.unwrap().status(), StatusCode::FORBIDDEN, "{foreign}");
+    }
+    assert_eq!(router.get("/admin/v1/providers/apns").await["state"], "healthy");
+    assert_eq!(drain("same-origin").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(router.get("/admin/v1/providers/apns").await["state"], "drained");
+}
+
+#[tokio::test]
+async fn clients_are_listed_with_who_is_paused() {
+    let world = World::new().await;
+    let router = world.router();
+    let local = |paused| json!([{"name": "local", "admin": true, "paused": paused}]);
+    assert_eq!(router.get("/admin/v1/clients").await["items"], local(false));
+    router.call(Method::POST, "/admin/v1/clients/local/pause", None).await;
+    assert_eq!(router.get("/admin/v1/clients").await["items"], local(true));
+    router.call(Method::POST, "/admin/v1/clients/local/resume", None).await;
+    assert_eq!(router.get("/admin/v1/clients").await["items"], local(false));
+}
+
+#[tokio::test]
 async fn operators_are_told_by_signed_webhook() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.configure("");

@@ -73,6 +73,9 @@ async fn a_provider_that_is_gone_from_the_file_gets_nothing_more() {
     let (status, told) = router.call(Method::POST, "/admin/v1/reload", None).await;
     assert_eq!(status.as_u16(), 200, "{told}");
     assert!(told["changed"].to_string().contains("providers.apns"), "{told}");
+    let audit = router.get("/admin/v1/audit").await;
+    assert_eq!(audit["items"][0]["what"], "reload", "{audit}");
+    assert!(audit["items"][0]["why"].to_string().contains("providers.apns"), "{audit}");
     let view = router.settle(&message(&[apns("a"), fcm("a")])).await;
     assert_eq!(only(&view)["provider"], "fcm", "{view}");
     let page = router.get("/admin/v1/providers").await;

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{PATIENCE, Router, World, client, message, only};
+use super::edges::certify;
+use super::harness::{PATIENCE, Router, World, client, client_builder, message, only, pushyard};
 
-async fn world(stream: &str) -> World {
+pub(super) async fn world(stream: &str) -> World {
     let world = World::new().await;
     let text = std::fs::read_to_string(world.config()).unwrap();
     let text = text.replace(r#"[["apns"], ["fcm"]]"#, r#"[["stream"]]"#);
@@ -22,16 +23,16 @@ async fn world(stream: &str) -> World {
     world
 }
 
-fn to(topic: &str) -> Value {
+pub(super) fn to(topic: &str) -> Value {
     message(&[json!({"kind": "stream", "topic": topic})])
 }
 
-async fn get(router: &Router, path: &str) -> Response {
+pub(super) async fn get(router: &Router, path: &str) -> Response {
     client().get(format!("{}{path}", router.stream())).send().await.unwrap()
 }
 
 /// The next piece of a stream that holds this text.
-async fn until(response: &mut Response, text: &str) -> String {
+pub(super) async fn until(response: &mut Response, text: &str) -> String {
     let mut seen = String::new();
     let reading = async {
         while !seen.contains(text) {
@@ -110,6 +111,40 @@ async fn a_message_reaches_subscribers_in_every_form() {
     }
 }
 
+#[tokio::test]
+async fn a_stream_over_tls_outlives_an_exchange_of_its_certificate() {
+    let world = world("tls = { cert = \"cert.pem\", key = \"key.pem\" }").await;
+    let trusting = |pem: &str| {
+        let root = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+        client_builder().tls_certs_only([root])
+    };
+    let first = certify(&world);
+    let router = world.router();
+    let stream = router.stream().replacen("http://", "https://", 1);
+    let mut streams = Vec::new();
+    for (client, version) in
+        [(trusting(&first), Version::HTTP_2), (trusting(&first).http1_only(), Version::HTTP_11)]
+    {
+        let asked = client.build().unwrap().get(format!("{stream}/bob/json")).send();
+        let mut response = asked.await.unwrap();
+        assert_eq!(response.version(), version);
+        until(&mut response, "open").await;
+        streams.push(response);
+    }
+    let second = trusting(&certify(&world)).build().unwrap();
+    let health = format!("{stream}/v1/health");
+    assert!(second.get(&health).send().await.is_err(), "the old one is in force");
+    let reloaded = router.call(reqwest::Method::POST, "/admin/v1/reload", None).await;
+    assert_eq!(reloaded.0, StatusCode::OK);
+    assert_eq!(reloaded.1["changed"], json!(["stream.tls"]), "{}", reloaded.1);
+    assert_eq!(reloaded.1["restart_needed"], json!([]), "{}", reloaded.1);
+    assert_eq!(second.get(&health).send().await.unwrap().status(), StatusCode::OK);
+    router.settle(&to("bob")).await;
+    for response in &mut streams {
+        until(response, "Order 7").await;
+    }
+}
+
 fn contains(all: &[u8], part: &[u8]) -> bool {
     all.windows(part.len()).any(|window| window == part)
 }
@@ -141,6 +176,48 @@ async fn what_was_accepted_is_there_after_kill_9_and_since_an_id_goes_on() {
     let view = router.settle(&to("away")).await;
     ids.push(only(&view)["provider_message_id"].as_str().unwrap().to_owned());
     assert_eq!(ids_of(&format!("&since={}", ids[2])).await, ids[3..]);
+}
+
+#[tokio::test]
+async fn what_is_scheduled_is_shown_to_who_asks_until_it_is_taken_back() {
+    let world = world("").await;
+    let router = world.router();
+    let now = router.settle(&to("later")).await;
+    let sent = only(&now)["provider_message_id"].as_str().unwrap().to_owned();
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let mut scheduled = to("later");
+    scheduled["deliver_at"] = json!(soon.to_string());
+    let post = reqwest::Method::POST;
+    let (_, accepted) = router.call(post, "/v1/messages", Some(&scheduled)).await;
+    let delivery = accepted["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let polled = async |router: &Router, query: &str| -> Vec<Value> {
+        let text = get(router, &format!("/later/json?poll=1{query}")).await.text().await.unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert_eq!(polled(&router, "").await.len(), 1, "nobody is shown what they did not ask for");
+    assert_eq!(polled(&router, "&since=latest&scheduled=1").await.len(), 1);
+    assert_eq!(polled(&router, "&since=none&scheduled=1").await.len(), 0);
+    for query in ["&scheduled=1", "&sched=true&since=all", "&since=1h&scheduled=1"] {
+        let found = polled(&router, query).await;
+        assert_eq!((found.len(), &found[0]["id"]), (2, &json!(sent)), "{query}");
+        let coming = &found[1];
+        assert_eq!(coming["message"], "Order 7");
+        assert_eq!(coming["time"], json!(soon.as_second()), "{coming}");
+        assert!(coming["pushyard"].as_str().unwrap().starts_with(&delivery), "{coming}");
+    }
+    assert_eq!(polled(&router, "&scheduled=1&title=other").await.len(), 0, "filters hold");
+    router.kill();
+    let router = world.router();
+    assert_eq!(polled(&router, "&scheduled=1").await.len(), 2, "it is known after kill -9");
+    let path = format!("/v1/messages/{}", accepted["id"].as_str().unwrap());
+    let (status, _) = router.call(reqwest::Method::DELETE, &path, None).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let gone = async {
+        while polled(&router, "&scheduled=1").await.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
 }
 
 #[tokio::test]
@@ -229,7 +306,24 @@ async fn a_subscriber_that_never_reads_is_dropped_while_another_goes_on() {
     drop(silent);
 }
 
-fn figure(text: &Value, name: &str) -> Option<f64> {
+pub(super) fn figure(text: &Value, name: &str) -> Option<f64> {
     let line = text.as_str()?.lines().find(|line| line.starts_with(name))?;
     line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn the_bench_holds_subscribers_of_each_format_and_reaches_all() {
+    for format in ["json", "ws", "sse"] {
+        let bench = move || {
+            let words = ["bench", "stream", "--subscribers", "20", "--messages", "2", "--json"];
+            pushyard().args(words).args(["--format", format]).output().unwrap()
+        };
+        let ended = tokio::task::spawn_blocking(bench).await.unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let figures: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!((&figures["format"], &figures["missing"]), (&json!(format), &json!(0)));
+        assert_eq!(figures["subscribers_left"], 20, "{figures}");
+        assert_eq!(figures["to_each"]["count"], 40, "{figures}");
+        assert_eq!(figures["to_all"]["count"], 2, "{figures}");
+    }
 }

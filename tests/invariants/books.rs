@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use pushyard::clock::{Now, Utc};
 use pushyard::model::{
-    Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason, Recipient,
-    State, gone_key,
+    Body, DeliveryId, Durability, Excluded, Message, MessageId, OnAmbiguous, Progress, Reason,
+    Recipient, State, gone_key,
 };
 use pushyard::store::Record;
 use pushyard_providers::{Address, Dedup, Outcome};
@@ -22,6 +22,9 @@ macro_rules! hold {
 }
 pub(super) use hold;
 
+/// A world has no more.
+const PROVIDERS: u32 = 4;
+
 /// A (provider, address) pair.
 pub(super) type Pair = (u16, u8);
 
@@ -30,6 +33,8 @@ pub(super) type Pair = (u16, u8);
 pub(super) struct Entry {
     pub(super) body: Arc<Body>,
     pub(super) durable: bool,
+    /// Sent to all of a tier.
+    pub(super) wide: bool,
     /// The backend was told so.
     pub(super) accepted: bool,
     /// A memory message that has lived through a crash: nothing is promised.
@@ -109,6 +114,8 @@ pub(super) struct Books {
     /// Whether the world has crashed: counters restart with the process.
     pub(super) restarted: bool,
     pub(super) max_attempts: u16,
+    /// Routes that send to all of a tier.
+    pub(super) wide: BTreeSet<String>,
     /// Addresses that a vendor gave up, by key, and since when.
     gone: BTreeMap<u128, Utc>,
     /// All that ever were: a delivery that left one does not come back to it.
@@ -118,6 +125,11 @@ pub(super) struct Books {
 impl Books {
     pub(super) fn entry(&self, id: MessageId) -> &Entry {
         self.messages.get(&id).expect("the engine names only messages that were submitted")
+    }
+
+    /// Whether a message goes to all of a tier.
+    pub(super) fn is_wide(&self, message: &Message) -> bool {
+        self.wide.contains(&*message.route) && message.on_ambiguous == OnAmbiguous::Resend
     }
 
     pub(super) fn delivery(&self, id: DeliveryId) -> &Delivery {
@@ -146,7 +158,9 @@ impl Books {
                 let body = body.clone();
                 let id = body.message().id;
                 let (durable, accepted, outside) = (false, false, false);
-                let entry = Entry { body, durable, accepted, outside, deliveries };
+                let message = body.message();
+                let wide = self.is_wide(message);
+                let entry = Entry { body, durable, wide, accepted, outside, deliveries };
                 self.messages.insert(id, entry);
             }
             Record::Progress(id, progress) => self.progress(*id, progress, now),
@@ -183,12 +197,14 @@ impl Books {
             let dead = matches!(before.state, State::Failed | State::Expired | State::Unknown);
             let anew = dead && progress.replayed_at > before.replayed_at;
             let received = progress.state == State::Delivered;
-            let goes_on = !before.state.settled() || received || anew;
+            // The others of the tier are still to come.
+            let same = entry.wide && (before.state, progress.state) == (State::Sent, State::Sent);
+            let goes_on = !before.state.settled() || received || anew || same;
             hold!(4, goes_on, "{id} was {:?}, then {progress:?}", before.state);
             hold!(23, progress.tries >= before.tries, "{id} forgets attempts");
         }
         let most = self.max_attempts;
-        explain(id, progress, most, never);
+        explain(id, progress, most, never, entry.wide);
         let delivery = self.delivery_mut(id);
         if progress.replayed_at > delivery.replayed_at() {
             delivery.live_anew();
@@ -262,7 +278,8 @@ impl Books {
         let memory = message.durability == Durability::Memory;
         hold!(2, entry.durable || memory, "{id} is called for before it is on disk");
         // A device may say that it has it while the call's intent is written.
-        hold!(4, !delivery.settled(), "{id} is called for after its end");
+        let sent = delivery.written.as_ref().is_some_and(|p| p.state == State::Sent);
+        hold!(4, !delivery.settled() || (entry.wide && sent), "{id} is called for after its end");
         hold!(8, now.utc < self.life(id).1, "{id} is called for after its life");
         hold!(8, delivery.cancelled == Cancelled::No, "{id} is called for after cancel");
         hold!(8, !delivery.gone.contains(&pair), "{id} is called for at a gone address");
@@ -307,12 +324,16 @@ impl Books {
 
     /// A vendor took a copy.
     pub(super) fn copied(&mut self, id: DeliveryId) {
-        let outside = self.entry(id.message()).outside;
+        let entry = self.entry(id.message());
+        let outside = entry.outside;
+        let addresses = &entry.body.message().recipients[usize::from(id.n())].addresses;
+        // To each address through each provider.
+        let candidates = if entry.wide { addresses.len() as u32 * PROVIDERS } else { 1 };
         let delivery = self.delivery_mut(id);
         delivery.copies += 1;
         hold!(
             6,
-            outside || delivery.copies <= 1 + delivery.excuses,
+            outside || delivery.copies <= candidates * (1 + delivery.excuses),
             "{id} has {} copies with {} unknown ends",
             delivery.copies,
             delivery.excuses
@@ -438,7 +459,7 @@ fn slot(client: &str, to: &Address, key: &str) -> (String, String, String) {
 }
 
 /// A record explains itself.
-fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
+fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool, wide: bool) {
     let last = p.attempts.last();
     let outcome = last.map(|attempt| attempt.outcome);
     hold!(23, p.tries >= p.attempts.len() as u32, "{id}: {p:?}");
@@ -449,6 +470,9 @@ fn explain(id: DeliveryId, p: &Progress, most: u16, never: bool) {
         hold!(23, usize::from(p.ambiguous) == unknown, "{id}: {p:?}");
     }
     let fits = match (p.state, p.reason) {
+        (State::Sent, None) if wide => p.attempts.iter().any(|attempt| {
+            attempt.outcome == Outcome::Accepted && p.provider.as_ref() == Some(&attempt.provider)
+        }),
         (State::Sent, None) => {
             outcome == Some(Outcome::Accepted)
                 && p.provider == last.map(|last| last.provider.clone())

@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 use pushyard::clock::Clock;
-use pushyard::routing::{Cause, Gate, Health, HealthSettings, Move, Status};
+use pushyard::routing::{Cause, Gate, Health, HealthSettings, Move, Pass, Status};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Pass(Duration),
-    /// A delivery wants to go; it may be in panic.
-    Begin {
-        panic: bool,
-    },
+    Wait(Duration),
+    /// A delivery wants to go.
+    Begin(Pass),
     /// The n-th call in flight ends: well, badly, or without saying anything.
     End {
         nth: usize,
@@ -39,10 +37,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => proptest::strategy::Just(End::Badly),
         1 => proptest::strategy::Just(End::Silently),
     ];
+    let pass = proptest::sample::select(vec![Pass::Usual, Pass::Panic, Pass::LastTry]);
     prop_oneof![
-        3 => (0u64..40_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
-        6 => (0u64..300).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
-        12 => proptest::bool::ANY.prop_map(|panic| Step::Begin { panic }),
+        3 => (0u64..40_000).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
+        6 => (0u64..300).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
+        12 => pass.prop_map(Step::Begin),
         12 => (0usize..8, end).prop_map(|(nth, end)| Step::End { nth, end }),
         2 => proptest::bool::ANY.prop_map(Step::Probe),
         1 => proptest::strategy::Just(Step::Refused),
@@ -56,6 +55,9 @@ struct Watched {
     /// Calls in flight: canary or not.
     flying: Vec<bool>,
     last_canary: Option<Instant>,
+    last_last_try: Option<Instant>,
+    /// Of all calls that showed it alive or failed: whether they were slow.
+    latest: Vec<bool>,
     failures_in_row: u32,
     failed_probes: u32,
     canaries_in_row: u32,
@@ -70,6 +72,8 @@ impl Watched {
             now,
             flying: Vec::new(),
             last_canary: None,
+            last_last_try: None,
+            latest: Vec::new(),
             failures_in_row: 0,
             failed_probes: 0,
             canaries_in_row: 0,
@@ -80,7 +84,7 @@ impl Watched {
     fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let before = self.health.status();
         match step {
-            Step::Pass(time) => {
+            Step::Wait(time) => {
                 self.now += *time;
                 let moved = self.health.tick(self.now);
                 self.only(moved, |from, to| match (from, to) {
@@ -92,7 +96,7 @@ impl Watched {
                     _ => false,
                 })?;
             }
-            Step::Begin { panic } => self.begin(*panic)?,
+            Step::Begin(pass) => self.begin(*pass)?,
             Step::End { nth, end } if !self.flying.is_empty() => {
                 let canary = self.flying.remove(nth % self.flying.len());
                 self.end(canary, *end)?;
@@ -109,28 +113,37 @@ impl Watched {
         self.check_wake()
     }
 
-    fn begin(&mut self, panic: bool) -> Result<(), TestCaseError> {
+    fn begin(&mut self, pass: Pass) -> Result<(), TestCaseError> {
         let status = self.health.status();
-        let gate =
-            if panic { self.health.gate_in_panic(self.now) } else { self.health.gate(self.now) };
+        let gate = self.health.gate(pass, self.now);
         let canaries = self.flying.iter().filter(|canary| **canary).count();
         match (status, gate) {
             (Status::Healthy { .. } | Status::Degraded { .. }, Gate::Open) => {
-                prop_assert!(!self.health.begin(self.now));
+                prop_assert!(!self.health.begin(pass, self.now));
                 self.flying.push(false);
             }
             (Status::Ejected { cause, .. }, Gate::Canary) => {
-                prop_assert!(panic && cause.transient(), "{status:?}");
-                self.send_canary(canaries)?;
+                prop_assert!(pass == Pass::Panic && cause.transient(), "{status:?}");
+                self.send_canary(pass, canaries)?;
             }
-            (Status::Probing { .. }, Gate::Canary) => self.send_canary(canaries)?,
-            (Status::Healthy { .. } | Status::Degraded { .. }, _) | (_, Gate::Open) => {
+            (Status::Ejected { cause, .. }, Gate::LastTry) => {
+                prop_assert!(pass == Pass::LastTry && cause.transient(), "{status:?}");
+                let apart = Duration::from_millis(100);
+                prop_assert!(self.last_last_try.is_none_or(|at| self.now >= at + apart));
+                self.last_last_try = Some(self.now);
+                prop_assert!(!self.health.begin(pass, self.now), "it is no canary");
+                self.flying.push(false);
+            }
+            (Status::Probing { .. }, Gate::Canary) => self.send_canary(pass, canaries)?,
+            (Status::Healthy { .. } | Status::Degraded { .. }, _)
+            | (Status::Probing { .. }, Gate::LastTry)
+            | (_, Gate::Open) => {
                 prop_assert!(false, "{status:?} {gate:?}")
             }
             (_, Gate::Later(at)) => prop_assert!(at > self.now),
             (_, Gate::Busy) => prop_assert_eq!(canaries, 1),
             (Status::Ejected { cause, .. }, Gate::Closed) => {
-                prop_assert!(!panic || !cause.transient());
+                prop_assert!(pass == Pass::Usual || !cause.transient());
             }
             (Status::Probing { .. }, Gate::Closed) => prop_assert!(false, "{status:?}"),
         }
@@ -138,11 +151,11 @@ impl Watched {
     }
 
     /// One in flight, one a second.
-    fn send_canary(&mut self, canaries: usize) -> Result<(), TestCaseError> {
+    fn send_canary(&mut self, pass: Pass, canaries: usize) -> Result<(), TestCaseError> {
         prop_assert_eq!(canaries, 0);
         let second = Duration::from_secs(1);
         prop_assert!(self.last_canary.is_none_or(|at| self.now >= at + second));
-        prop_assert!(self.health.begin(self.now));
+        prop_assert!(self.health.begin(pass, self.now));
         self.last_canary = Some(self.now);
         self.flying.push(true);
         Ok(())
@@ -159,6 +172,7 @@ impl Watched {
                 (self.failures_in_row, self.failed_probes) = (0, 0);
                 self.last_success = Some(self.now);
                 self.canaries_in_row += u32::from(canary);
+                self.latest.push(elapsed > HealthSettings::default().slow_above);
                 let moved = self.health.success(canary, elapsed, self.now);
                 let row = self.canaries_in_row;
                 self.only(moved, |from, to| match (from, to) {
@@ -178,6 +192,7 @@ impl Watched {
             End::Badly => {
                 self.failures_in_row += 1;
                 self.canaries_in_row = if canary { 0 } else { self.canaries_in_row };
+                self.latest.push(false);
                 let moved = self.health.failure(canary, self.now, 0.5);
                 let (row, counts) = (self.failures_in_row, self.health.counts(self.now));
                 self.only(moved, |from, to| match (from, to) {
@@ -224,7 +239,10 @@ impl Watched {
         let counts = self.health.counts(self.now);
         match cause {
             Cause::Ratio => counts.samples() >= 20 && counts.ratio() < 0.9,
-            Cause::Latency => counts.successes >= 20 && counts.slow * 20 > counts.successes,
+            Cause::Latency => {
+                let lately = self.latest.iter().rev().take(20).filter(|slow| **slow).count();
+                counts.successes >= 20 && (counts.slow * 20 > counts.successes || lately > 10)
+            }
             _ => false,
         }
     }
@@ -271,7 +289,7 @@ impl Watched {
                 prop_assert!(wake.is_some_and(|wake| wake <= until), "{wake:?}");
             }
             Status::Probing { .. } => {
-                let waits = matches!(self.health.gate(self.now), Gate::Later(_));
+                let waits = matches!(self.health.gate(Pass::Usual, self.now), Gate::Later(_));
                 prop_assert!(!waits || wake.is_some_and(|wake| wake > self.now));
             }
         }

@@ -34,15 +34,18 @@ fn invariants_hold_in_every_world() {
         None => 0..number("PUSHYARD_SEEDS").unwrap_or(SEEDS),
     };
     let current = watchdog();
-    let (mut events, mut crashes, mut cuts) = (0, 0, 0);
+    let (mut events, mut crashes, mut cuts, mut last_tries) = (0, 0, 0, 0);
     for seed in seeds {
         current.store(seed, Ordering::Relaxed);
         let world = run(seed, steps);
         events += world.events;
         crashes += world.crashes;
         cuts += world.cuts;
+        last_tries += world.sight.last_tries;
     }
-    eprintln!("{events} events, {crashes} crashes, {cuts} calls cut in silence");
+    eprintln!(
+        "{events} events, {crashes} crashes, {cuts} calls cut in silence, {last_tries} last tries"
+    );
 }
 
 /// A number from the environment.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pushyard::clock::Now;
 use pushyard::dispatch::{Effect, Engine};
-use pushyard::model::{DeliveryId, Excluded, Message, MessageId, OnAmbiguous, State};
+use pushyard::model::{DeliveryId, Excluded, Message, MessageId, OnAmbiguous, Progress, State};
 use pushyard::routing::{Cause, Key, ProviderIndex, Serves, Status};
 use pushyard::store::Record;
 use pushyard_providers::{Address, Answer, Outcome, Part};
@@ -27,6 +27,10 @@ const ROUND: Duration = Duration::from_millis(200);
 const SLACK: Duration = Duration::from_secs(4);
 /// A pause lasts up to so much of itself longer than the vendor asked for.
 const THROTTLE_JITTER: f64 = 0.1;
+/// What is left of the life of one that has a last try, at most.
+const NEARLY_OVER: Duration = Duration::from_secs(5);
+/// Between two last tries of a key.
+const LAST_TRY_SPACING: Duration = Duration::from_millis(100);
 /// Pauses longer than this outlive a restart.
 const KEPT_PAUSE: Duration = Duration::from_secs(30);
 
@@ -35,8 +39,9 @@ type KeyName = (u16, Part);
 /// One health key, as the world sees it.
 #[derive(Debug, Default)]
 struct Seen {
-    canary: Option<DeliveryId>,
+    canary: Option<(DeliveryId, Pair)>,
     last_canary: Option<Instant>,
+    last_last_try: Option<Instant>,
     /// The vendor asked for a pause until then.
     paused: Option<Instant>,
     /// Since when it has been healthy and not paused.
@@ -67,8 +72,10 @@ pub(super) struct Sight {
     free_since: Vec<Option<Instant>>,
     /// Until when the vendor wants a device left alone, and the engine may do so.
     devices: BTreeMap<(u16, String), (Instant, Instant)>,
-    /// Attempts that have begun: where, and whether the call is out.
-    flying: BTreeMap<DeliveryId, (u16, bool)>,
+    /// Attempts that have begun, and whether the call is out.
+    flying: BTreeMap<(DeliveryId, Pair), bool>,
+    /// Attempts that were recorded.
+    tries: BTreeMap<DeliveryId, u32>,
     /// As last decided; the books learn of it when it is carried out.
     excluded: BTreeMap<DeliveryId, Vec<Excluded>>,
     began: Instant,
@@ -76,6 +83,8 @@ pub(super) struct Sight {
     /// When a route was last paused.
     last_pause: Instant,
     pub(super) draining: bool,
+    /// Seen so far.
+    pub(super) last_tries: u32,
     /// The process is about to crash.
     pub(super) doomed: bool,
 }
@@ -90,11 +99,13 @@ impl Sight {
             free_since: vec![None; setup.catalog.providers.len()],
             devices: BTreeMap::new(),
             flying: BTreeMap::new(),
+            tries: BTreeMap::new(),
             excluded: BTreeMap::new(),
             began: at,
             rounded: at,
             last_pause: at,
             draining: false,
+            last_tries: 0,
             doomed: false,
             setup: setup.clone(),
         }
@@ -104,8 +115,12 @@ impl Sight {
         self.flying.len()
     }
 
+    pub(super) fn deliveries_flying(&self) -> usize {
+        self.flying.keys().map(|(id, _)| id).collect::<BTreeSet<_>>().len()
+    }
+
     pub(super) fn flies(&self, id: DeliveryId) -> bool {
-        self.flying.contains_key(&id)
+        self.flying.keys().any(|(of, _)| *of == id)
     }
 
     /// What the engine has just decided, before it is carried out.
@@ -125,9 +140,9 @@ impl Sight {
                     let id = message.id.delivery(order.n);
                     let pair = (order.permit.provider().0, order.address);
                     self.called(id, pair, message, now);
-                    match self.flying.get_mut(&id) {
-                        Some((_, called @ false)) => *called = true,
-                        Some((_, true)) => hold!(5, false, "{id} is in flight twice"),
+                    match self.flying.get_mut(&(id, pair)) {
+                        Some(called @ false) => *called = true,
+                        Some(true) => hold!(5, false, "{id} is in flight twice"),
                         None => {
                             self.begin(id, pair, message, true, engine, books, now);
                             begun.insert(pair.0);
@@ -137,8 +152,10 @@ impl Sight {
                 // Every end of an attempt is written.
                 Effect::Write(Record::Progress(id, progress)) => {
                     // A device's word is written while its attempt goes on.
-                    if progress.state != State::Delivered || !engine.is_in_flight(*id) {
-                        self.land(*id);
+                    let new = self.tries.get(id) != Some(&progress.tries);
+                    if progress.state != State::Delivered || new || !engine.is_in_flight(*id) {
+                        let wide = books.messages.get(&id.message()).is_some_and(|e| e.wide);
+                        self.land(*id, progress, wide);
                     }
                     self.excluded.insert(*id, progress.excluded.clone());
                 }
@@ -164,11 +181,15 @@ impl Sight {
         books: &Books,
         now: Now,
     ) {
-        hold!(5, !self.flies(id), "{id} is in flight twice");
+        let wide = books.is_wide(message);
+        hold!(5, wide || !self.flies(id), "{id} is in flight twice");
         hold!(8, !self.draining, "{id} begins after the drain");
         let held = engine.board().held(ProviderIndex(pair.0));
         hold!(8, held.is_none(), "{id} begins at {pair:?}, which is drained");
-        self.flying.insert(id, (pair.0, called));
+        self.flying.insert((id, pair), called);
+        let known = books.messages.get(&id.message());
+        let known = known.and_then(|entry| entry.deliveries[usize::from(id.n())].written.as_ref());
+        self.tries.entry(id).or_insert(known.map_or(0, |progress| progress.tries));
         self.pay(pair.0, now.instant);
         let to = &message.recipients[usize::from(id.n())].addresses[usize::from(pair.1)];
         for name in self.names(pair.0, to) {
@@ -183,10 +204,19 @@ impl Sight {
                 Status::Probing { .. } => {}
             }
             let seen = self.keys.entry(name.clone()).or_default();
+            if matches!(status, Status::Ejected { .. }) && engine.is_last_try(id) {
+                let left = books.life(id).1.since(now.utc);
+                hold!(9, left <= NEARLY_OVER, "{id} has its last try {left:?} before its end");
+                let before = seen.last_last_try.replace(now.instant);
+                let apart = before.is_none_or(|at| now.instant >= at + LAST_TRY_SPACING);
+                hold!(9, apart, "{id} follows another last try of {name:?}");
+                self.last_tries += 1;
+                continue;
+            }
             hold!(9, seen.canary.is_none(), "{id} and {:?} are canaries of {name:?}", seen.canary);
             let spaced = seen.last_canary.is_none_or(|at| now.instant >= at + PROMPT);
             hold!(9, spaced, "{id} follows another canary of {name:?} within a second");
-            (seen.canary, seen.last_canary) = (Some(id), Some(now.instant));
+            (seen.canary, seen.last_canary) = (Some((id, pair)), Some(now.instant));
         }
     }
 
@@ -214,11 +244,19 @@ impl Sight {
         }
     }
 
-    fn land(&mut self, id: DeliveryId) {
-        if self.flying.remove(&id).is_some() {
-            for seen in self.keys.values_mut().filter(|seen| seen.canary == Some(id)) {
-                seen.canary = None;
-            }
+    /// An attempt has ended: of those to all of a tier the one that was recorded, if
+    /// the record has a new one.
+    fn land(&mut self, id: DeliveryId, progress: &Progress, wide: bool) {
+        let known = self.tries.insert(id, progress.tries);
+        let last = progress.attempts.last().filter(|_| wide && known != Some(progress.tries));
+        let last = last.map(|attempt| {
+            let provider = self.setup.catalog.by_id(&attempt.provider).unwrap();
+            (provider.0, attempt.address)
+        });
+        let landed = |of: DeliveryId, pair: Pair| of == id && last.is_none_or(|last| last == pair);
+        self.flying.retain(|(of, pair), _| !landed(*of, *pair));
+        for seen in self.keys.values_mut() {
+            seen.canary = seen.canary.filter(|(of, pair)| !landed(*of, *pair));
         }
     }
 
@@ -274,7 +312,7 @@ impl Sight {
     /// The engine's count of attempts is the world's.
     pub(super) fn compare(&self, engine: &Engine) {
         for (provider, lane) in engine.board().lanes() {
-            let mine = self.flying.values().filter(|(at, _)| *at == provider.0).count();
+            let mine = self.flying.keys().filter(|(_, pair)| pair.0 == provider.0).count();
             hold!(15, lane.in_flight as usize == mine, "{} in flight, not {mine}", lane.in_flight);
         }
         hold!(5, engine.in_flight() == self.flying.len(), "{}", engine.in_flight());
@@ -457,7 +495,8 @@ fn is_open(engine: &Engine, name: &KeyName, now: Now) -> bool {
         && find(engine, name).is_none_or(|key| {
             let healthy =
                 matches!(key.health.status(), Status::Healthy { .. } | Status::Degraded { .. });
-            healthy && key.paused_until.is_none_or(|until| until <= now.instant)
+            let paced = key.paced_until(now.instant).is_some();
+            healthy && !paced && key.paused_until.is_none_or(|until| until <= now.instant)
         })
 }
 

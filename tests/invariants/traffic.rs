@@ -29,8 +29,6 @@ pub(super) struct Setup {
     pub(super) devices: u32,
 }
 
-const BALANCES: [Balance; 4] =
-    [Balance::LeastLatency, Balance::Weighted, Balance::RoundRobin, Balance::Cheapest];
 const DEDUPS: [Dedup; 3] = [Dedup::Full, Dedup::Replaces, Dedup::None];
 const PROVES: [Proves; 4] = [Proves::Nothing, Proves::Reach, Proves::Credential, Proves::Sending];
 
@@ -162,7 +160,7 @@ fn routes(providers: usize, rng: &mut StdRng) -> Vec<Route> {
         let last = tiers.len() - 1;
         tiers[last].push(member(at, rng));
     }
-    let balance = BALANCES[rng.random_range(0..4)];
+    let balance = Balance::ALL[rng.random_range(0..Balance::ALL.len())];
     let all = Route { name: "all".into(), tiers, balance };
     let first = vec![vec![member(0, rng)]];
     vec![all.clone(), all, Route { name: "first".into(), tiers: first, balance }]

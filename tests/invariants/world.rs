@@ -11,7 +11,7 @@ use pushyard::dispatch::{
     Token, Wish, cut,
 };
 use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId, State};
-use pushyard::routing::{OverrideSpec, ProviderIndex};
+use pushyard::routing::{Balance, OverrideSpec, ProviderIndex};
 use pushyard::store::{Health, Record};
 use pushyard_providers::{Answer, Outcome, Part};
 use rand::rngs::StdRng;
@@ -91,7 +91,7 @@ pub(super) struct World {
     /// When the engine was told of that.
     told_heard: Instant,
     pub(super) books: Books,
-    sight: Sight,
+    pub(super) sight: Sight,
     schedule: BTreeMap<(Instant, u64), Happening>,
     scheduled: u64,
     epoch: u32,
@@ -129,6 +129,8 @@ impl World {
         let sight = Sight::new(&setup, now);
         let mut books = Books::default();
         books.max_attempts = setup.settings.max_attempts;
+        let wide = setup.catalog.routes.iter().filter(|r| r.balance == Balance::Broadcast);
+        books.wide = wide.map(|route| route.name.to_string()).collect();
         let mut world = Self {
             rng,
             now,
@@ -174,7 +176,7 @@ impl World {
         for n in 0.. {
             let looked_up = |asked: &Asked| !matches!(asked, Asked::Wait(_) | Asked::Submit(_));
             let quiet = self.disk.pending() == 0 && !self.asked.values().any(looked_up);
-            if self.books.live.is_empty() && quiet && !self.draining {
+            if self.books.live.is_empty() && self.calls.is_empty() && quiet && !self.draining {
                 break;
             }
             hold!(3, n < limit, "{} deliveries do not settle", self.books.live.len());
@@ -579,7 +581,7 @@ impl World {
     fn look(&mut self) {
         let snapshot = self.engine.snapshot(self.now);
         let queue = snapshot.queue;
-        hold!(23, queue.sending == self.engine.in_flight() as u64, "{queue:?}");
+        hold!(23, queue.sending == self.sight.deliveries_flying() as u64, "{queue:?}");
         let Some(id) = self.some_message() else { return };
         let entry = self.books.entry(id);
         let seen = self.engine.live(id, self.now);
@@ -805,7 +807,9 @@ impl World {
         self.advance(self.now.instant + down);
         self.recovers_twice(clean);
         self.engine = engine(&self.setup, self.now, &mut self.rng);
+        let last_tries = self.sight.last_tries;
         self.sight = Sight::new(&self.setup, self.now);
+        self.sight.last_tries = last_tries;
         self.books.restarted = true;
         let mut events = start(&self.disk, clean, self.is_safe());
         events.push(Event::Tick);

@@ -12,6 +12,10 @@
 //! [`Address::registered_at`] says: an address that the app registered after
 //! that moment is alive, and it is the router that compares them.
 //!
+//! A channel's answers are about its app's broadcasts where a device's would be
+//! about the app or all of APNs: another host with quotas of its own gave them. A
+//! refused credential is the same for both.
+//!
 //! Sources: Apple, "Handling notification responses from APNs", "Handling error
 //! responses from Apple Push Notification service" (broadcast and channels).
 //!
@@ -23,6 +27,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+use super::site::Target;
 use crate::http::retry_after::{date, retry_after};
 use crate::{Answer, Outcome, Part, Processed};
 
@@ -41,8 +46,10 @@ pub(super) struct Reply<'a> {
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: &'a [u8],
-    /// The part of the address's app; the provider where it has none.
-    pub(super) app: &'a Part,
+    pub(super) target: Target<'a>,
+    /// The narrowest part of the address that has a name: its app, or its app's
+    /// broadcasts; the provider where it has none.
+    pub(super) part: &'a Part,
     /// Whether a newer provider token can be had than the one that was sent.
     pub(super) can_refresh: bool,
     /// The local wall clock, unix seconds.
@@ -73,11 +80,7 @@ pub(super) fn classify(reply: Reply<'_>) -> (Answer, Then) {
     let reason = body["reason"].as_str().filter(|reason| is_reason(reason)).unwrap_or("");
     let row = row_of(reason, status);
     let mut answer = Answer::new(row.outcome)
-        .about(match row.about {
-            About::Provider => Part::Provider,
-            About::Device => Part::Device,
-            About::App => reply.app.clone(),
-        })
+        .about(about(row, &reply))
         .status(status.as_u16())
         .processed(row.processed)
         .detail(&detail(row, reason, &reply))
@@ -87,6 +90,11 @@ pub(super) fn classify(reply: Reply<'_>) -> (Answer, Then) {
     }
     answer.retry_after = retry_after(reply.headers, reply.now_s);
     answer.unexpected = row.mark == Mark::Alarm;
+    if reason == "BadExpirationDate" && matches!(reply.target, Target::Channel(_)) {
+        // Only Apple knows what the channel stores.
+        answer.unexpected = false;
+        answer = answer.detail("a channel without storage takes apns-expiration 0 alone");
+    }
     match row.mark {
         Mark::Gone => answer.gone_at = body["timestamp"].as_u64(),
         Mark::Expired => {
@@ -101,6 +109,27 @@ pub(super) fn classify(reply: Reply<'_>) -> (Answer, Then) {
     }
     let then = if let Mark::Then(then) = row.mark { then } else { Then::Nothing };
     (answer, then)
+}
+
+/// What a row's answer is about, for this target.
+fn about(row: &Row, reply: &Reply<'_>) -> Part {
+    let channel = matches!(reply.target, Target::Channel(_));
+    let of_broadcasts = match row.outcome {
+        Outcome::Unavailable | Outcome::Ambiguous => true,
+        // Too many to a channel are too many of the app's broadcasts.
+        Outcome::Throttled => row.mark != Mark::Then(Then::HoldTokens),
+        Outcome::Accepted
+        | Outcome::AddressGone
+        | Outcome::MessageInvalid
+        | Outcome::AuthFailed
+        | Outcome::Misconfigured => false,
+    };
+    match row.about {
+        About::Provider | About::Device if channel && of_broadcasts => reply.part.clone(),
+        About::Provider => Part::Provider,
+        About::Device => Part::Device,
+        About::App => reply.part.clone(),
+    }
 }
 
 /// A row of the table.
@@ -257,9 +286,10 @@ fn detail(row: &Row, reason: &str, reply: &Reply<'_>) -> String {
 }
 
 /// In the sandbox `apns-unique-id` names the push in Apple's delivery log;
-/// `apns-id` is our own delivery id come back.
+/// `apns-id`, for broadcasts `apns-request-id`, is our own delivery id come back.
 fn vendor_id(headers: &HeaderMap) -> Option<std::sync::Arc<str>> {
-    let header = headers.get("apns-unique-id").or_else(|| headers.get("apns-id"))?;
+    let names = ["apns-unique-id", "apns-id", "apns-request-id"];
+    let header = names.iter().find_map(|name| headers.get(*name))?;
     let text = header.to_str().ok()?;
     Some(text.get(..text.len().min(64))?.into())
 }

@@ -25,6 +25,8 @@ pub(super) struct App {
     bundle: String,
     topic: HeaderValue,
     pub(super) part: Part,
+    /// The part of its broadcast channels.
+    pub(super) channels: Part,
 }
 
 impl Apps {
@@ -75,7 +77,13 @@ impl Apps {
 impl App {
     fn new(bundle: &str) -> Option<Self> {
         let topic = HeaderValue::try_from(bundle).ok().filter(|_| is_bundle(bundle))?;
-        Some(Self { bundle: bundle.to_owned(), topic, part: Part::app(bundle) })
+        let channels = Part::Named(format!("channels:{bundle}").into());
+        Some(Self { bundle: bundle.to_owned(), topic, part: Part::app(bundle), channels })
+    }
+
+    /// Its bundle id.
+    pub(super) fn bundle(&self) -> &str {
+        &self.bundle
     }
 
     /// The topic of a push type with this suffix.

@@ -1,14 +1,16 @@
 //! Apple Push Notification service, over one pool of HTTP/2 connections.
 //!
-//! A call goes to `/3/device/{token}` with a provider token of the team's key
-//! ([`crate::auth::es256`]) or over connections that log in with a certificate.
-//! A connection is bound to one team and key by its first push, so a provider
-//! has exactly one key and one pool.
+//! A call goes to `/3/device/{token}`, or to a channel of Live Activities
+//! ([`site`]), with a provider token of the team's key ([`crate::auth::es256`]) or
+//! over connections that log in with a certificate. A connection is bound to one
+//! team and key by its first push, so a provider has exactly one key.
 //!
 //! Apple does not drop a second push with the same `apns-id`; what makes a
 //! repeat harmless is the same `apns-collapse-id`, hence [`Dedup::Replaces`].
 //! The suffix of the topic follows from the push type ([`payload`]); health is
-//! kept by the app's bundle id without it.
+//! kept by the app's bundle id without it, and for an app's broadcasts by a part
+//! of their own: they go to another host and have quotas of their own, and what
+//! ails them must not stop pushes to devices.
 //!
 //! There is no dry run, and a push to an invented token counts as an error on
 //! its connection, so a probe opens a connection and sends nothing.
@@ -17,22 +19,22 @@ mod answer;
 mod apps;
 mod login;
 mod payload;
+mod site;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
-use url::Url;
+use futures_util::future::{BoxFuture, join_all};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 use self::answer::{Reply, Then};
-use self::apps::{Apps, is_bundle};
+use self::apps::Apps;
 use self::login::Login;
 use self::payload::{COLLAPSE_ID, EXPIRATION, Encoded, Settled, TOPIC};
-use crate::address::{Field, FieldError, Need};
+use self::site::{Place, Site, Target, places};
+use crate::address::{Field, Need};
 use crate::auth::es256::ProviderToken;
 use crate::clock::Clock;
 use crate::http::pool::{Pool, PoolSettings};
@@ -48,10 +50,11 @@ use crate::{
 pub static KIND: Kind = Kind {
     name: "apns",
     fields: &[
-        Field { name: "token", need: Need::Required },
+        Field { name: "token", need: Need::Unless("channel") },
+        Field { name: "channel", need: Need::Optional },
         Field { name: "app", need: Need::Optional },
     ],
-    check_address,
+    check_address: site::check_address,
     settings: &[
         Setting {
             name: "environment",
@@ -65,21 +68,21 @@ pub static KIND: Kind = Kind {
         Setting { name: "certificate_key", shape: Shape::Secret, required: false },
         Setting { name: "app", shape: Shape::Text, required: false },
         Setting { name: "apps", shape: Shape::List, required: false },
+        Setting { name: "broadcast_endpoint", shape: Shape::Text, required: false },
     ],
     build: |context| Ok(Arc::new(Apns::new(&context)?)),
 };
 
 const ID: HeaderName = HeaderName::from_static("apns-id");
-
-const PRODUCTION: &str = "https://api.push.apple.com";
-const SANDBOX: &str = "https://api.sandbox.push.apple.com";
-
-/// Tokens vary in length and Apple asks not to assume one; this is only a cap.
-const MAX_TOKEN: usize = 1024;
+const REQUEST_ID: HeaderName = HeaderName::from_static("apns-request-id");
+const CHANNEL_ID: HeaderName = HeaderName::from_static("apns-channel-id");
 
 /// Connections at most: stream limits fall to 1 after a refused push, and it
 /// takes several connections to keep a batch moving then.
 const MAX_CONNECTIONS: usize = 16;
+
+/// Apple: check the health of a connection that was idle for about an hour.
+const IDLE_PING: Duration = Duration::from_secs(45 * 60);
 
 /// PINGs that come more often are answered with GOAWAY; Apple names no figure.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -100,11 +103,9 @@ static PROFILE: Profile = Profile {
 
 struct Apns {
     login: Login,
-    pool: Pool,
-    scheme: Scheme,
-    authority: Authority,
-    /// The endpoint's path, when it is a proxy's, and `/3/device/`.
-    path: String,
+    devices: Site,
+    /// `None`: at the same place as devices.
+    broadcasts: Option<Site>,
     apps: Apps,
     clock: Arc<dyn Clock>,
     /// Whether the credential was taken the last time.
@@ -114,11 +115,10 @@ struct Apns {
 impl Apns {
     fn new(context: &Context) -> Result<Self, Vec<SettingError>> {
         let mut errors = Vec::new();
-        let endpoint = endpoint(context).map_err(|error| errors.push(error));
+        let places = places(context).map_err(|faults| errors.extend(faults));
         let login = Login::new(context).map_err(|faults| errors.extend(faults));
         let apps = Apps::new(&context.values).map_err(|faults| errors.extend(faults));
-        let (Ok((scheme, authority, path, origin)), Ok((login, tls)), Ok(mut apps)) =
-            (endpoint, login, apps)
+        let (Ok((devices, broadcasts)), Ok((login, tls)), Ok(mut apps)) = (places, login, apps)
         else {
             return Err(errors);
         };
@@ -131,37 +131,44 @@ impl Apns {
                 "is required: the bundle id of the app, or several in `apps`",
             )]);
         }
-        let pool = Pool::new(PoolSettings {
-            origin,
-            tls,
-            connect_timeout: context.connect_timeout,
-            connections: context.connections,
-            max_connections: context.connections.max(MAX_CONNECTIONS),
-            stream_limit: None,
-            one_stream_first: matches!(login, Login::Token(_)),
-        });
+        let site = |place: Place| Site {
+            pool: Pool::new(PoolSettings {
+                origin: place.origin.clone(),
+                tls: tls.clone(),
+                connect_timeout: context.connect_timeout,
+                connections: context.connections,
+                max_connections: context.connections.max(MAX_CONNECTIONS),
+                stream_limit: None,
+                one_stream_first: matches!(login, Login::Token(_)),
+                ping_interval: PING_INTERVAL,
+                idle_ping: Some(IDLE_PING),
+            }),
+            place,
+        };
+        let broadcasts = (broadcasts != devices).then(|| site(broadcasts));
+        let devices = site(devices);
         let clock = context.clock.clone();
         let credential_ok = AtomicBool::new(true);
-        Ok(Self { login, pool, scheme, authority, path, apps, clock, credential_ok })
+        Ok(Self { login, devices, broadcasts, apps, clock, credential_ok })
     }
 
-    fn uri(&self, token: &str) -> Result<Uri, Invalid> {
-        let path = format!("{}{token}", self.path);
-        let path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(path));
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = path.ok();
-        Uri::from_parts(parts)
-            .map_err(|_| Invalid::new("bad_token", "the token cannot stand in a request"))
+    fn site(&self, target: Target<'_>) -> &Site {
+        match (target, &self.broadcasts) {
+            (Target::Channel(_), Some(broadcasts)) => broadcasts,
+            (Target::Channel(_), None) | (Target::Device(_), _) => &self.devices,
+        }
     }
 
-    /// The headers of one call, without the credential.
-    fn headers(&self, call: &Call) -> Result<HeaderMap, Invalid> {
-        let encoded = call.payload.detail.as_ref().and_then(|detail| detail.downcast_ref());
-        let Encoded { suffix, settled } = encoded.copied().ok_or_else(|| {
-            Invalid::new("internal", "the payload was encoded by another kind of provider")
-        })?;
+    fn sites(&self) -> impl Iterator<Item = &Site> {
+        std::iter::once(&self.devices).chain(&self.broadcasts)
+    }
+
+    /// The request of a push to a device.
+    fn to_device(&self, call: &Call, token: &str) -> Result<(http::Uri, HeaderMap), Invalid> {
+        let encoded = encoded(call)?;
+        payload::fits_device(&call.payload.body, encoded)?;
+        let uri = self.devices.place.uri(&format!("/3/device/{token}"))?;
+        let Encoded { suffix, settled, .. } = *encoded;
         let Settled { topic, expiration, collapse_id } = settled;
         let mut headers = HeaderMap::with_capacity(8);
         headers.extend(call.payload.headers.iter().cloned());
@@ -171,16 +178,40 @@ impl Apns {
         if !expiration {
             headers.insert(EXPIRATION, call.expires_at.into());
         }
-        let mut buffer = uuid::Uuid::encode_buffer();
-        let id: &str = call.delivery.as_hyphenated().encode_lower(&mut buffer);
-        let mut id = HeaderValue::from_str(id)
-            .map_err(|_| Invalid::new("internal", "the delivery id cannot stand in a header"))?;
+        let mut id = delivery_id(call)?;
         if !collapse_id {
             headers.insert(COLLAPSE_ID, id.clone());
         }
         id.set_sensitive(true);
         headers.insert(ID, id);
-        Ok(headers)
+        Ok((uri, headers))
+    }
+
+    /// The request of a broadcast. A message may go to devices and to channels,
+    /// so what only the former know is left out here.
+    fn to_channel(&self, call: &Call, channel: &str) -> Result<(http::Uri, HeaderMap), Invalid> {
+        let encoded = encoded(call)?;
+        let app = self.apps.find(&call.address).ok_or_else(|| {
+            Invalid::new("app", "a broadcast needs the app's bundle id: give `app`")
+        })?;
+        let site = self.site(Target::Channel(channel));
+        let uri = site.place.uri(&format!("/4/broadcasts/apps/{}", app.bundle()))?;
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.extend(call.payload.headers.iter().cloned());
+        headers.remove(TOPIC);
+        headers.remove(COLLAPSE_ID);
+        if !encoded.settled.expiration {
+            headers.insert(EXPIRATION, call.expires_at.into());
+        }
+        payload::check_broadcast(encoded, &headers)?;
+        let mut channel = HeaderValue::from_str(channel)
+            .map_err(|_| Invalid::new("bad_address", "the channel cannot stand in a header"))?;
+        channel.set_sensitive(true);
+        headers.insert(CHANNEL_ID, channel);
+        let mut id = delivery_id(call)?;
+        id.set_sensitive(true);
+        headers.insert(REQUEST_ID, id);
+        Ok((uri, headers))
     }
 
     fn topic(&self, address: &Address, suffix: &str) -> Result<Option<HeaderValue>, Invalid> {
@@ -191,12 +222,15 @@ impl Apns {
         }
     }
 
+    /// The narrowest part that an answer can be about, beside the address itself.
     fn part(&self, address: &Address) -> Part {
-        self.apps.find(address).map_or(Part::Provider, |app| app.part.clone())
+        self.parts(address).pop().unwrap_or_default()
     }
 
     /// Makes the call and classifies its answer.
     async fn post(&self, request: VendorRequest, call: &Call) -> Answer {
+        let target = Target::of(&call.address);
+        let pool = &self.site(target).pool;
         let token = match &self.login {
             Login::Certificate(_) => None,
             Login::Token(mint) => match mint.token() {
@@ -206,25 +240,31 @@ impl Apns {
         };
         let generation = token.as_ref().map_or(0, |token| token.generation);
         let (request, body) = signed(request, token);
-        let mut answer = match self.pool.send(request, body, &call.written).await {
+        let mut answer = match pool.send(request, body, &call.written).await {
             Ok(response) => {
                 let (answer, then) = answer::classify(Reply {
                     status: response.status,
                     headers: &response.headers,
                     body: &response.body,
-                    app: &self.part(&call.address),
+                    target,
+                    part: &self.part(&call.address),
                     can_refresh: !response.status.is_success() && self.can_refresh(generation),
                     now_s: self.clock.unix_s(),
                 });
                 match then {
                     Then::Nothing => {}
-                    Then::Retire => self.pool.retire(response.connection),
+                    Then::Retire => pool.retire(response.connection),
                     Then::HoldTokens => self.hold_tokens(generation),
                 }
                 self.note(&answer);
                 answer
             }
-            Err(failure) => Answer::from(&failure),
+            Err(failure) => match target {
+                Target::Channel(_) if !failure.again => {
+                    Answer::from(&failure).about(self.part(&call.address))
+                }
+                Target::Device(_) | Target::Channel(_) => Answer::from(&failure),
+            },
         };
         answer.credential = generation;
         answer
@@ -268,7 +308,11 @@ impl Provider for Apns {
     }
 
     fn parts(&self, address: &Address) -> Parts {
-        self.apps.find(address).map(|app| app.part.clone()).into_iter().collect()
+        let Some(app) = self.apps.find(address) else { return Parts::new() };
+        match Target::of(address) {
+            Target::Device(_) => Parts::from_iter([app.part.clone()]),
+            Target::Channel(_) => Parts::from_iter([app.part.clone(), app.channels.clone()]),
+        }
     }
 
     fn encode(&self, push: &Push) -> Result<Payload, Invalid> {
@@ -276,8 +320,10 @@ impl Provider for Apns {
     }
 
     fn request(&self, call: &Call) -> Result<VendorRequest, Invalid> {
-        let uri = self.uri(call.address.get("token").unwrap_or_default())?;
-        let headers = self.headers(call)?;
+        let (uri, headers) = match Target::of(&call.address) {
+            Target::Device(token) => self.to_device(call, token)?,
+            Target::Channel(channel) => self.to_channel(call, channel)?,
+        };
         // The payload has no slot but `pushyard`.
         let body = call.payload.body.render(&Filling {
             address: "",
@@ -287,6 +333,14 @@ impl Provider for Apns {
             expires_at: 0,
         });
         Ok(VendorRequest { method: Method::POST, uri, headers, body })
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        match &self.login {
+            Login::Token(_) => vec![header::AUTHORIZATION],
+            // It is shown to the vendor once for each connection.
+            Login::Certificate(_) => Vec::new(),
+        }
     }
 
     fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Answer> {
@@ -309,7 +363,7 @@ impl Provider for Apns {
 
     fn probe(&self) -> BoxFuture<'_, Answer> {
         async move {
-            match self.pool.check().await {
+            match self.devices.pool.check().await {
                 Ok(()) => Answer::new(Outcome::Accepted).detail("a connection stands"),
                 Err(failure) => Answer::from(&failure),
             }
@@ -323,10 +377,13 @@ impl Provider for Apns {
             Login::Certificate(certificate) => ("certificate", Some(certificate.expires_at)),
         };
         let ok = self.credential_ok.load(Ordering::Relaxed);
+        let pools = || self.sites().map(|site| &site.pool);
         Gauge {
-            connections: self.pool.connections(),
-            stream_capacity: Some(self.pool.stream_capacity()),
-            bytes_read: self.pool.bytes_read(),
+            connections: pools().map(Pool::connections).sum(),
+            stream_capacity: Some(
+                pools().map(Pool::stream_capacity).fold(0, usize::saturating_add),
+            ),
+            bytes_read: pools().map(Pool::bytes_read).sum(),
             credential: CredentialGauge { kind, expires_at, ok },
         }
     }
@@ -338,55 +395,36 @@ impl Provider for Apns {
         }
     }
 
+    /// By the host of devices while calls to it are under way, else by that of
+    /// broadcasts: what one says must not hide the other's silence, and that of
+    /// broadcasts alone must not stop pushes to devices.
     fn heard(&self) -> Option<Instant> {
-        Some(self.pool.heard())
+        let asked = self.sites().find(|site| site.pool.is_busy()).unwrap_or(&self.devices);
+        Some(asked.pool.heard())
     }
 
     fn sound(&self) -> BoxFuture<'_, ()> {
-        self.pool.sound(PING_INTERVAL).boxed()
+        join_all(self.sites().map(|site| site.pool.sound())).map(|_| ()).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.pool.close().boxed()
+        join_all(self.sites().map(|site| site.pool.close())).map(|_| ()).boxed()
     }
 }
 
-fn check_address(address: &Address) -> Result<(), FieldError> {
-    let token = address.get("token").unwrap_or_default();
-    if !token.len().is_multiple_of(2) || !token.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(FieldError::new("token", "must be an even number of hexadecimal digits"));
-    }
-    if token.len() > MAX_TOKEN {
-        return Err(FieldError::new("token", "must have at most 1024 digits"));
-    }
-    match address.get("app") {
-        Some(app) if !is_bundle(app) => {
-            Err(FieldError::new("app", "is no bundle id: letters, digits, hyphens and dots"))
-        }
-        Some(_) | None => Ok(()),
-    }
+/// What the call's payload was encoded with.
+fn encoded(call: &Call) -> Result<&Encoded, Invalid> {
+    let encoded = call.payload.detail.as_ref().and_then(|detail| detail.downcast_ref());
+    encoded.ok_or_else(|| {
+        Invalid::new("internal", "the payload was encoded by another kind of provider")
+    })
 }
 
-/// Scheme, authority and path of requests, and the origin to connect to.
-fn endpoint(context: &Context) -> Result<(Scheme, Authority, String, Url), SettingError> {
-    let fault = |detail: &str| SettingError::new("endpoint", detail);
-    let origin = match &context.endpoint {
-        Some(endpoint) => endpoint.clone(),
-        None => {
-            let sandbox = context.values.text("environment") == Some("sandbox");
-            let text = if sandbox { SANDBOX } else { PRODUCTION };
-            Url::parse(text).map_err(|error| fault(&error.to_string()))?
-        }
-    };
-    if origin.scheme() != "https" {
-        return Err(fault("must begin with https: APNs is spoken over TLS only"));
-    }
-    if !origin.username().is_empty() || origin.password().is_some() || origin.query().is_some() {
-        return Err(fault("must not have a user, a password or a query"));
-    }
-    let authority = Authority::try_from(origin.authority()).map_err(|e| fault(&e.to_string()))?;
-    let path = format!("{}/3/device/", origin.path().trim_end_matches('/'));
-    Ok((Scheme::HTTPS, authority, path, origin))
+fn delivery_id(call: &Call) -> Result<HeaderValue, Invalid> {
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id: &str = call.delivery.as_hyphenated().encode_lower(&mut buffer);
+    HeaderValue::from_str(id)
+        .map_err(|_| Invalid::new("internal", "the delivery id cannot stand in a header"))
 }
 
 fn signed(request: VendorRequest, token: Option<ProviderToken>) -> (Request<()>, bytes::Bytes) {

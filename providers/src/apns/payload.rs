@@ -12,18 +12,26 @@
 //! topic's suffix, the size limit and the default priority, and a type that
 //! this table does not know passes through as it is. `null` leaves a header out.
 //!
+//! What a message for Live Activities has in `aps`, only its sender knows, so it is
+//! given as overrides; `aps.event`, which no other push has, makes it one. Such a
+//! message may go to an activity's own token or to a broadcast channel, which one
+//! is not known here: each call checks what its own kind of target takes.
+//!
 //! Without a collapse key the delivery id is one, so that a repeat replaces the
 //! push that may have arrived already. Apple takes 64 bytes: a longer key, or
 //! one that cannot stand in a header, is replaced by the base64url of its
 //! SHA-256, the same for every push with that key.
 //!
 //! Sources: Apple, "Sending notification requests to APNs", "Generating a
-//! remote notification", "Pushing background updates to your app".
+//! remote notification", "Pushing background updates to your app", "Starting and
+//! updating Live Activities with ActivityKit push notifications", "Sending
+//! broadcast push notification requests to APNs".
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
@@ -40,8 +48,11 @@ const PUSH_TYPE: HeaderName = HeaderName::from_static("apns-push-type");
 /// Apple: "The maximum length of this key is 64 bytes", not characters.
 pub(super) const MAX_COLLAPSE_ID: usize = 64;
 
-/// Payload limits: 5 KB for VoIP, 4 KB for everything else that goes to a device.
-const MAX_VOIP: usize = 5120;
+/// The push type of Live Activities, the only one that a channel takes.
+const LIVE_ACTIVITY: &str = "liveactivity";
+
+/// Payload limits: 5 KB for VoIP and for broadcasts, 4 KB for everything else.
+const MAX_LARGE: usize = 5120;
 const MAX_OTHER: usize = 4096;
 
 /// Root keys that `data` and `overrides` may not take.
@@ -54,6 +65,11 @@ pub(super) struct Encoded {
     pub(super) suffix: &'static str,
     /// Headers that the overrides have settled, by a value or by `null`.
     pub(super) settled: Settled,
+    /// Whether it is for Live Activities: larger than a device takes it may be
+    /// then, because a channel does.
+    live: bool,
+    /// Whether it starts an activity.
+    starts: bool,
 }
 
 /// See [`Encoded::settled`]; otherwise they differ from call to call.
@@ -68,7 +84,8 @@ pub(super) struct Settled {
 pub(super) fn encode(push: &Push, token_login: bool) -> Result<Payload, Invalid> {
     let mut patch = push.patch("apns");
     let given = Given::take(&mut patch)?;
-    let body = body(push, patch, given.push_type())?;
+    let live = patch.get("aps").is_some_and(is_live).then_some(LIVE_ACTIVITY);
+    let body = body(push, patch, given.push_type().or(live))?;
     let push_type = given.push_type().unwrap_or_else(|| natural_type(&body)).to_owned();
     if push_type == "location" && !token_login {
         return Err(Invalid::at(
@@ -77,11 +94,36 @@ pub(super) fn encode(push: &Push, token_login: bool) -> Result<Payload, Invalid>
             "location pushes need a provider token, not a certificate",
         ));
     }
+    let starts = body["aps"]["event"] == "start";
     let body = Template::new(&body);
-    check_size(&body, &push_type)?;
+    let live = push_type == LIVE_ACTIVITY;
+    let limit = if live || push_type == "voip" { MAX_LARGE } else { MAX_OTHER };
+    check_size(&body, limit, &push_type)?;
     let suffix = suffix(&push_type);
     let (headers, settled) = given.into_headers(push, &push_type)?;
-    Ok(Payload { body, headers, detail: Some(Arc::new(Encoded { suffix, settled })) })
+    let encoded = Encoded { suffix, settled, live, starts };
+    Ok(Payload { body, headers, detail: Some(Arc::new(encoded)) })
+}
+
+/// Whether a device takes as much.
+pub(super) fn fits_device(body: &Template, encoded: &Encoded) -> Result<(), Invalid> {
+    if encoded.live { check_size(body, MAX_OTHER, LIVE_ACTIVITY) } else { Ok(()) }
+}
+
+/// What Apple would refuse of a broadcast. `headers` are those of the call.
+pub(super) fn check_broadcast(encoded: &Encoded, headers: &HeaderMap) -> Result<(), Invalid> {
+    if headers.get(PUSH_TYPE).is_none_or(|value| value != LIVE_ACTIVITY) {
+        let detail = "must be liveactivity: a channel takes nothing else";
+        return Err(bad_header("apns-push-type", detail));
+    }
+    if let Some(missing) = [PRIORITY, EXPIRATION].iter().find(|name| !headers.contains_key(*name)) {
+        return Err(bad_header(missing.as_str(), "must not be left out of a broadcast"));
+    }
+    if encoded.starts {
+        let detail = "a broadcast cannot start an activity, only update and end it";
+        return Err(Invalid::at("override", "/overrides/apns/aps/event", detail));
+    }
+    Ok(())
 }
 
 /// The topic is the bundle id and this, by push type.
@@ -101,8 +143,16 @@ fn suffix(push_type: &str) -> &'static str {
     }
 }
 
-/// Whether something is to be shown or heard.
+/// Only a push for Live Activities has an `event`.
+fn is_live(aps: &Value) -> bool {
+    aps.get("event").is_some_and(Value::is_string)
+}
+
+/// For Live Activities; or whether something is to be shown or heard.
 fn natural_type(body: &Value) -> &'static str {
+    if is_live(&body["aps"]) {
+        return LIVE_ACTIVITY;
+    }
     let shows = ["alert", "badge", "sound"].iter().any(|key| body["aps"].get(key).is_some());
     if shows { "alert" } else { "background" }
 }
@@ -174,8 +224,7 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Option<impl Into<Value>>)
     }
 }
 
-fn check_size(body: &Template, push_type: &str) -> Result<(), Invalid> {
-    let limit = if push_type == "voip" { MAX_VOIP } else { MAX_OTHER };
+fn check_size(body: &Template, limit: usize, push_type: &str) -> Result<(), Invalid> {
     let length = body.rendered_len(0);
     if length <= limit {
         return Ok(());

@@ -95,6 +95,22 @@ fn address(app: Option<&str>) -> Address {
     Address::new(&KIND, &values, None, None).unwrap()
 }
 
+const CHANNEL: &str = "dHN0LXNyY2gtY2hubA==";
+
+/// A push that updates a Live Activity, for a channel.
+fn broadcast(provider: &dyn Provider, overrides: &str) -> Call {
+    let mut push = Push::default();
+    push.overrides.insert("apns".to_owned(), overrides.to_owned());
+    Call {
+        payload: Arc::new(provider.encode(&push).unwrap()),
+        address: Address::new(&KIND, &[("channel", CHANNEL)], None, None).unwrap(),
+        ..call(provider, None)
+    }
+}
+
+const UPDATE: &str =
+    r#"{"aps":{"timestamp":1700000000,"event":"update","content-state":{"score":"1:0"}}}"#;
+
 fn call(provider: &dyn Provider, overrides: Option<&str>) -> Call {
     let notification = Notification { body: Some("hi".to_owned()), ..Notification::default() };
     let mut push = Push { notification: Some(notification), ..Push::default() };
@@ -217,6 +233,129 @@ fn environment_endpoint_and_push_type_show_in_the_request() {
 }
 
 #[test]
+fn a_broadcast_is_what_apples_page_asks_for() {
+    let provider = Apns::new(&context(&with_key())).unwrap();
+    let request = provider.request(&broadcast(&provider, UPDATE)).unwrap();
+    let uri = "https://api-broadcast.push.apple.com/4/broadcasts/apps/com.example.shop";
+    assert_eq!(request.uri, uri);
+    assert_eq!(request.method, "POST");
+    let mut headers: Vec<String> = request
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    headers.sort();
+    insta::assert_snapshot!(headers.join("\n"), @r#"
+    apns-channel-id: dHN0LXNyY2gtY2hubA==
+    apns-expiration: 1700000060
+    apns-priority: 5
+    apns-push-type: liveactivity
+    apns-request-id: 0197aaaa-bbbb-7ccc-8ddd-eeeeffff0001
+    content-type: application/json
+    "#);
+    insta::assert_snapshot!(String::from_utf8_lossy(&request.body), @r#"
+    {"aps":{"content-state":{"score":"1:0"},"event":"update","timestamp":1700000000},"pushyard":"id.secret"}
+    "#);
+    assert!(request.headers["apns-request-id"].is_sensitive());
+    // What only devices know is left out; what both know is the sender's word.
+    let overrides = r#"{"aps":{"event":"end"},"headers":{"apns-topic":"com.example.other",
+        "apns-collapse-id":"x","apns-expiration":0,"apns-priority":10}}"#;
+    let request = provider.request(&broadcast(&provider, overrides)).unwrap();
+    assert_eq!(request.headers["apns-expiration"], "0");
+    assert_eq!(request.headers["apns-priority"], "10");
+    assert_eq!(request.headers.len(), 6, "{:?}", request.headers);
+}
+
+#[test]
+fn broadcasts_go_where_they_are_told() {
+    let own = ("broadcast_endpoint", text("https://proxy.example/broadcasts/"));
+    let sandbox = ("environment", text("sandbox"));
+    let endpoint = || Some("https://127.0.0.1:2197/apple".parse().unwrap());
+    for (endpoint, more, uri) in [
+        (None, vec![sandbox], "https://api-broadcast.sandbox.push.apple.com/4"),
+        (None, vec![own.clone()], "https://proxy.example/broadcasts/4"),
+        (endpoint(), vec![own], "https://proxy.example/broadcasts/4"),
+        (endpoint(), vec![], "https://127.0.0.1:2197/apple/4"),
+        // Apple's second port is for devices.
+        (
+            Some("https://api.push.apple.com:2197".parse().unwrap()),
+            vec![],
+            "https://api-broadcast.push.apple.com/4",
+        ),
+    ] {
+        let values = [with_key(), more].concat();
+        let provider = Apns::new(&Context { endpoint, ..context(&values) }).unwrap();
+        let request = provider.request(&broadcast(&provider, UPDATE)).unwrap();
+        assert_eq!(request.uri, format!("{uri}/broadcasts/apps/{APP}").as_str());
+    }
+    let plain = [with_key(), vec![("broadcast_endpoint", text("http://127.0.0.1"))]].concat();
+    let errors = Apns::new(&context(&plain)).err().unwrap();
+    assert_eq!(errors.iter().map(|error| error.key).collect::<Vec<_>>(), ["broadcast_endpoint"]);
+}
+
+#[test]
+fn what_a_target_does_not_take_is_refused_before_the_call() {
+    let provider = Apns::new(&context(&with_key())).unwrap();
+    let header = |name: &str, value: &str| {
+        format!(r#"{{"aps":{{"event":"update"}},"headers":{{"{name}":{value}}}}}"#)
+    };
+    let pointer = |name: &str| format!("/overrides/apns/headers/{name}");
+    for (overrides, told) in [
+        (r#"{"aps":{"alert":"hi"}}"#.to_owned(), pointer("apns-push-type")),
+        (header("apns-push-type", "null"), pointer("apns-push-type")),
+        (header("apns-push-type", r#""alert""#), pointer("apns-push-type")),
+        (header("apns-priority", "null"), pointer("apns-priority")),
+        (header("apns-expiration", "null"), pointer("apns-expiration")),
+        (r#"{"aps":{"event":"start"}}"#.to_owned(), "/overrides/apns/aps/event".to_owned()),
+    ] {
+        let invalid = provider.request(&broadcast(&provider, &overrides)).unwrap_err();
+        assert_eq!(invalid.pointer, told, "{overrides}");
+    }
+    // 5120 bytes for a channel, 4096 for a device.
+    let sized = |length: usize| {
+        let fill = "x".repeat(length - 100);
+        format!(r#"{{"aps":{{"event":"update","content-state":"{fill}"}}}}"#)
+    };
+    let large = broadcast(&provider, &sized(5000));
+    assert!(provider.request(&large).is_ok());
+    let invalid = provider.request(&Call { address: address(None), ..large }).unwrap_err();
+    assert_eq!(invalid.code, "too_large");
+    let small = broadcast(&provider, &sized(4000));
+    assert!(provider.request(&Call { address: address(None), ..small }).is_ok());
+    // A certificate may know its topic without our knowing it.
+    let provider = Apns::new(&context(&with_certificate(&[], false))).unwrap();
+    assert_eq!(provider.request(&broadcast(&provider, UPDATE)).unwrap_err().code, "app");
+}
+
+#[test]
+fn a_channel_has_a_part_of_its_own_and_is_bounded_base64() {
+    let provider = Apns::new(&context(&with_key())).unwrap();
+    let address = |channel: &str| Address::new(&KIND, &[("channel", channel)], None, None);
+    let parts = provider.parts(&address(CHANNEL).unwrap());
+    let texts: Vec<_> = parts.iter().map(Part::text).collect();
+    assert_eq!(texts, ["app:com.example.shop", "channels:com.example.shop"]);
+    for (channel, good) in [
+        ("a-_+/=", true),
+        (&"a".repeat(1024), true),
+        (&"a".repeat(1025), false),
+        ("a b", false),
+        ("ä", false),
+        ("", false),
+    ] {
+        assert_eq!(address(channel).is_ok(), good, "{channel}");
+    }
+    let both = [("token", TOKEN), ("channel", CHANNEL)];
+    for (values, told) in [
+        (&both[..], ("", "needs exactly one of token, channel")),
+        (&[("app", APP)], ("token", "is required")),
+    ] {
+        let faults = Address::new(&KIND, values, None, None).unwrap_err();
+        let faults: Vec<_> = faults.iter().map(|fault| (fault.field, &*fault.detail)).collect();
+        assert_eq!(faults, [told]);
+    }
+}
+
+#[test]
 fn an_address_is_served_by_its_app_and_has_it_as_its_part() {
     let others = ("apps", Value::List(vec!["com.example.news".to_owned()]));
     let (mut both, mut only_apps) = (with_key(), with_key());
@@ -330,6 +469,44 @@ async fn a_call_is_answered_and_a_connection_of_another_key_is_left() {
     assert!(!provider.refresh(expired.credential).await);
     assert!(!provider.gauge().credential.ok);
     assert!(provider.refresh(0).await);
+}
+
+#[tokio::test]
+async fn a_broadcast_that_is_answered_does_not_hide_the_silence_of_the_host_of_devices() {
+    let (devices, broadcasts) =
+        (Listener::bind(0, &[b"h2"]).await, Listener::bind(0, &[b"h2"]).await);
+    let at = |listener: &Listener| format!("https://127.0.0.1:{}", listener.port());
+    let own = ("broadcast_endpoint", text(&at(&broadcasts)));
+    let provider = Apns::new(&Context {
+        endpoint: Some(at(&devices).parse().unwrap()),
+        ca: Some([&devices.ca[..], &broadcasts.ca].concat()),
+        ..context(&[with_key(), vec![own]].concat())
+    })
+    .unwrap();
+    let to_device = call(&provider, None);
+    let mut unanswered = provider.send(&to_device);
+    let mut peer = tokio::select! {
+        answer = &mut unanswered => unreachable!("nobody answered: {answer:?}"),
+        peer = async {
+            let mut peer = devices.accept(100).await;
+            peer.request().await;
+            peer.requests_until_now().await;
+            peer
+        } => peer,
+    };
+    let heard = provider.heard();
+    let to_channel = broadcast(&provider, UPDATE);
+    let (answer, _kept) = tokio::join!(provider.send(&to_channel), async {
+        let mut peer = broadcasts.accept(100).await;
+        let stream = peer.request().await;
+        peer.answer(stream, 200).await;
+        peer
+    });
+    assert_eq!(answer.outcome, Outcome::Accepted);
+    assert_eq!(provider.heard(), heard, "devices are waiting");
+    peer.answer(1, 200).await;
+    assert_eq!(unanswered.await.outcome, Outcome::Accepted);
+    assert!(provider.heard() > heard);
 }
 
 #[tokio::test]

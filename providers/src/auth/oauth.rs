@@ -35,7 +35,7 @@ use crate::{Answer, Outcome, Processed};
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// The share of a token's life after which it is renewed, in percent
-/// (`docs/semantics.md`, limits towards providers).
+/// (docs/providers/fcm.md).
 const RENEW_AT_PERCENT: u64 = 80;
 
 /// The life of a token whose answer does not tell it: short, because a token

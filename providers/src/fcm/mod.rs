@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use url::Url;
 
 use self::answer::Reply;
@@ -138,6 +138,9 @@ impl Fcm {
                 .max(context.max_in_flight.div_ceil(STREAMS as usize)),
             stream_limit: Some(STREAMS),
             one_stream_first: false,
+            ping_interval: PING_INTERVAL,
+            // An idle connection is closed by Google, and one that is pinged too.
+            idle_ping: None,
         });
         let clock = Arc::clone(&context.clock);
         let tokens = TokenSource::new(issuer, client.map_err(ca_fault)?, context.clock);
@@ -213,6 +216,10 @@ impl Provider for Fcm {
         Ok(VendorRequest { method: Method::POST, uri: self.uri.clone(), headers, body })
     }
 
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![header::AUTHORIZATION]
+    }
+
     fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Answer> {
         async move {
             let target = target(&call.address).map_or("", |(_, target)| target);
@@ -267,7 +274,7 @@ impl Provider for Fcm {
     }
 
     fn sound(&self) -> BoxFuture<'_, ()> {
-        self.pool.sound(PING_INTERVAL).boxed()
+        self.pool.sound().boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

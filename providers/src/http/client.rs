@@ -190,11 +190,11 @@ fn failure(error: reqwest::Error) -> Failure {
     } else {
         "closed"
     };
-    Failure { processed: Processed::Maybe, code, detail }
+    Failure { processed: Processed::Maybe, code, detail, again: false }
 }
 
 fn unsent(code: &'static str, detail: String) -> Failure {
-    Failure { processed: Processed::No, code, detail }
+    Failure { processed: Processed::No, code, detail, again: false }
 }
 
 /// The error and its causes in one line: reqwest's own text says little more

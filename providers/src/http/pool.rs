@@ -11,40 +11,43 @@
 //! at their stream limit. One that is going away is replaced while its last
 //! streams end.
 //!
+//! A connection may die alone, without a word. One that carries calls and is silent
+//! for a second while others are heard gets a PING, and without an answer its calls
+//! end, two to three seconds after they began instead of by their timeout. When all
+//! are silent it is the router that judges, by [`Pool::heard`].
+//!
 //! While the peer cannot be reached, callers are told so at once and do not
 //! wait for the next attempt: another provider may take their push.
 
 mod connection;
 mod dial;
+mod drive;
 mod metered;
 mod state;
+mod vital;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod wire;
 
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::join_all;
-use h2::PingPong;
-use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use self::connection::{Connection, SILENT_AFTER, readable, unsent};
-use self::dial::{Dialled, Io, dial};
+use self::connection::{Connection, readable, unsent};
+use self::dial::{Dialled, dial};
 use self::metered::Meter;
 use self::state::{Bounds, Got, Next, State};
+use self::vital::{PONG_WITHIN, SILENT_AFTER};
 use crate::clock::instant;
-use crate::{Answer, Outcome, Processed, Written};
+use crate::{Answer, Outcome, Part, Processed, Written};
 
 /// A pool holds at least as many connections while there is traffic.
 const LEAST_CONNECTIONS: usize = 2;
@@ -52,9 +55,6 @@ const LEAST_CONNECTIONS: usize = 2;
 /// How often a call looks for another connection when the one it was given has
 /// gone away before a byte of it was written.
 const TRIES: usize = 3;
-
-/// A living peer answers a PING within this time.
-const PONG_WITHIN: Duration = Duration::from_secs(1);
 
 /// For the polite end of a connection that was opened only to see that it can be.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -77,6 +77,10 @@ pub struct PoolSettings {
     /// One stream at a time until the peer's first answer that shows the
     /// credential accepted (anything but 401 and 403), as APNs asks.
     pub one_stream_first: bool,
+    /// The peer bears a PING on a connection no more often than this.
+    pub ping_interval: Duration,
+    /// How long a connection may be idle before it is pinged; `None`: for ever.
+    pub idle_ping: Option<Duration>,
 }
 
 /// A complete answer.
@@ -105,10 +109,13 @@ pub struct Failure {
     pub processed: Processed,
     /// Before the request was written: `dns`, `connect` (also while a back-off
     /// runs), `tls`, `no_h2`, `settings`, `closed`. After it: `refused_stream`,
-    /// `goaway` (both not processed), `reset`, `closed`, `protocol`.
+    /// `goaway` (both not processed), `reset`, `closed`, `silent`, `protocol`.
     pub code: &'static str,
     /// One line for people.
     pub detail: String,
+    /// Another call of the same dead connection has told of it already: that is
+    /// one failure of the vendor and not as many as there were calls.
+    pub again: bool,
 }
 
 /// No answer came: what was certainly not processed is a plain no.
@@ -118,7 +125,12 @@ impl From<&Failure> for Answer {
             Processed::No => Outcome::Unavailable,
             Processed::Maybe | Processed::Yes => Outcome::Ambiguous,
         };
-        Self::new(outcome).code(failure.code).detail(&failure.detail).processed(failure.processed)
+        let part = if failure.again { Part::Device } else { Part::Provider };
+        Self::new(outcome)
+            .about(part)
+            .code(failure.code)
+            .detail(&failure.detail)
+            .processed(failure.processed)
     }
 }
 
@@ -183,20 +195,21 @@ impl Pool {
     }
 
     /// Asks for a sign of life, which [`Pool::heard`] then tells: a PING on each
-    /// connection that carries a call, on none more often than every `interval`;
+    /// connection that carries a call, on none more often than the peer bears it;
     /// where none is due, a fresh connection with its SETTINGS. Ends when that
     /// has come, or has not come for long enough: what stayed silent takes no
     /// further call, so that whoever comes next finds a fresh connection. While
     /// one sign is awaited, no other is asked for.
-    pub async fn sound(&self, interval: Duration) {
+    pub async fn sound(&self) {
         let Ok(_one_at_a_time) = self.shared.sounding.try_lock() else { return };
         let asked = self.shared.age();
-        let (asked_ms, asked_us) = (asked.as_millis() as u64, asked.as_micros() as u64);
+        let asked_us = asked.as_micros() as u64;
+        let interval = self.shared.settings.ping_interval;
         let open = self.shared.state().open.clone();
         let pings: Vec<_> = open
             .iter()
             .filter_map(|connection| {
-                let pinger = connection.take_pinger(asked_ms, interval)?;
+                let pinger = connection.take_pinger(asked, interval)?;
                 Some((connection, pinger))
             })
             .collect();
@@ -205,7 +218,7 @@ impl Pool {
             // How it failed is seen by who opens the next one.
             let _failure = self.check().await;
         } else {
-            let pings = pings.into_iter().map(|(connection, pinger)| connection.ping(pinger));
+            let pings = pings.into_iter().map(|(connection, pinger)| connection.vital.ping(pinger));
             let _late = timeout(PONG_WITHIN, join_all(pings)).await;
         }
         let dead = self.shared.meter.heard_us() < asked_us;
@@ -222,6 +235,11 @@ impl Pool {
     pub fn heard(&self) -> std::time::Instant {
         let heard = Duration::from_micros(self.shared.meter.heard_us());
         (self.shared.born + heard).into_std()
+    }
+
+    /// Whether calls are under way, with or without a stream.
+    pub fn is_busy(&self) -> bool {
+        self.shared.state().is_busy()
     }
 
     /// Opens no further stream on this connection and closes it when its
@@ -383,70 +401,6 @@ impl Shared {
         if next.open {
             self.spawn(self.clone().open_one());
         }
-    }
-
-    async fn open_one(self: Arc<Self>) {
-        let dialled = dial(&self.settings, &self.meter).await;
-        let mut started = None;
-        let result = dialled.map(|Dialled { sender, driver, pinger, meter }| {
-            let connection = self.connection(sender, pinger, meter);
-            started = Some((connection.clone(), driver));
-            connection
-        });
-        let next = self.state().opened(result, self.age(), self.bounds);
-        // Not before: it must not end before it is known.
-        if let Some((connection, driver)) = started {
-            self.spawn(self.clone().drive(connection, driver));
-        }
-        self.carry_out(next);
-        self.changed.notify_waiters();
-    }
-
-    fn connection(
-        &self,
-        sender: SendRequest<Bytes>,
-        pinger: Option<PingPong>,
-        meter: Arc<Meter>,
-    ) -> Arc<Connection> {
-        Arc::new(Connection::new(
-            ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed)),
-            sender,
-            pinger,
-            meter,
-            self.settings.stream_limit,
-            self.settings.one_stream_first,
-            self.age().as_millis() as u64,
-        ))
-    }
-
-    /// Runs a connection to its end, publishes what the peer allows, and takes
-    /// it out of use as soon as the peer says GOAWAY.
-    async fn drive(
-        self: Arc<Self>,
-        connection: Arc<Connection>,
-        mut driver: h2::client::Connection<Io, Bytes>,
-    ) {
-        let mut leaving = false;
-        let end = poll_fn(|cx| {
-            if let Poll::Ready(end) = driver.poll_unpin(cx) {
-                return Poll::Ready(end);
-            }
-            if connection.set_peer_limit(driver.max_concurrent_send_streams()) {
-                let next = self.state().advance(self.age(), self.bounds);
-                self.carry_out(next);
-            }
-            if !leaving && let Err(reason) = connection.open() {
-                leaving = true;
-                self.retire(connection.id, &readable(&reason));
-            }
-            Poll::Pending
-        })
-        .await;
-        let reason =
-            end.err().map_or("closed by the peer".to_owned(), |e| readable(&e.to_string()));
-        let next = self.state().ended(connection.id, &reason, self.age(), self.bounds);
-        self.carry_out(next);
-        self.changed.notify_waiters();
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 
-/// Longer waits are cut here (`docs/semantics.md`, limits towards providers).
+/// Longer waits are cut here (docs/semantics.md, "Limits").
 /// It also keeps later sums of times from overflowing.
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
 use crate::address::{Field, FieldError, Need};
 use crate::http::channel::{
@@ -119,6 +119,10 @@ impl Provider for Ntfy {
         };
         let body = call.payload.body.render(&filling);
         Ok(VendorRequest { method: Method::POST, uri: self.publish.clone(), headers, body })
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        self.login.value.iter().map(|_| header::AUTHORIZATION).collect()
     }
 
     fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Answer> {

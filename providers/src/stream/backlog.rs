@@ -157,6 +157,13 @@ impl Backlog {
         Ok(ids.get(id).map_err(fault)?.map(|row| row.value()))
     }
 
+    /// How many there ever were.
+    pub(super) fn ever(&self) -> Result<u64, Fault> {
+        let txn = self.db.begin_read().map_err(fault)?;
+        let next = txn.open_table(NEXT).map_err(fault)?.get(0).map_err(fault)?;
+        Ok(next.map_or(0, |next| next.value() - 1))
+    }
+
     /// How many there are, over all topics.
     pub(super) fn len(&self) -> Result<u64, Fault> {
         let txn = self.db.begin_read().map_err(fault)?;

@@ -1,30 +1,33 @@
-//! Who listens to which topic, and the thread that publishes.
+//! The thread that publishes, and what readers ask of the backlog.
 //!
 //! A message is written to the backlog, flushed, then handed to the live
 //! subscribers: a subscriber registers first and reads the backlog then, so it
 //! cannot miss one; what it meets twice it knows by its row. Publishing never
-//! waits for a subscriber: each has a queue of [`QUEUE`] messages, and one whose
-//! queue is full is dropped and comes back with `since=`.
+//! waits for a subscriber ([`super::listeners`]).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::backlog::{Backlog, Entry};
-use super::message::Message;
+use super::listeners::{Full, Place, Shared, Subscription};
+use super::message::{self, Message};
+use super::pace::Pace;
+use super::payload;
+use super::text::Text;
+use super::upcoming::Upcoming;
 use crate::clock::Clock;
-
-/// Messages that wait for a subscriber. An hour of a busy topic, or a second of a
-/// flood: more, and it reads the backlog instead.
-pub const QUEUE: usize = 256;
+use crate::template::Filling;
+use crate::{Invalid, Push};
 
 /// Messages of one commit.
 const BATCH: usize = 512;
@@ -38,6 +41,9 @@ const QUEUED_BYTES: usize = 64 << 20;
 /// Messages that one look into the backlog brings.
 const PAGE: usize = 64;
 
+/// Of a message that is not in the backlog; the first row is 1.
+const NO_ROW: u64 = 0;
+
 const LOCK: &str = "no code panics while it holds this lock";
 
 /// The hub's settings.
@@ -49,6 +55,12 @@ pub struct HubSettings {
     pub backlog_ttl: Duration,
     /// Subscribers at once.
     pub max_subscribers: usize,
+    /// Of them, of one address.
+    pub max_subscribers_per_address: usize,
+    /// Of them, of one topic.
+    pub max_subscribers_per_topic: usize,
+    /// Different topics that are listened to at once.
+    pub max_topics: usize,
     /// Different topics that one address may listen to at once.
     pub max_topics_per_address: usize,
 }
@@ -59,25 +71,10 @@ pub struct Hub {
     clock: Arc<dyn Clock>,
     backlog: Arc<Backlog>,
     shared: Arc<Shared>,
+    pace: Arc<Pace>,
+    upcoming: Upcoming,
     inbox: Mutex<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    listeners: Mutex<Listeners>,
-    /// Of messages that are alive in queues.
-    bytes: Arc<AtomicUsize>,
-}
-
-#[derive(Default)]
-struct Listeners {
-    next: u64,
-    count: usize,
-    topics: HashMap<Box<str>, HashMap<u64, Sender<Arc<Message>>>>,
-    /// How many subscriptions of an address to a topic.
-    addresses: HashMap<IpAddr, HashMap<Box<str>, u32>>,
-    dropped: u64,
 }
 
 struct Job {
@@ -100,16 +97,24 @@ pub(super) enum Published {
     Broken,
 }
 
-/// Why nobody more may listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// `max_subscribers`.
-    Subscribers,
-    /// `max_topics_per_address`.
-    Topics,
-    /// The hub is closed.
-    Closed,
+/// A delivery whose time has not come.
+#[derive(Clone, Copy, Debug)]
+pub struct Coming<'a> {
+    /// Its id.
+    pub delivery: Uuid,
+    /// Where.
+    pub topic: &'a str,
+    /// The string that every payload carries.
+    pub pushyard: &'a str,
+    /// When, in unix seconds.
+    pub at: u64,
+    /// How long it is worth sending from then on.
+    pub life: Duration,
 }
+
+/// The backlog cannot be written until it is opened anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BacklogBroken;
 
 /// Figures for the metrics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -124,13 +129,14 @@ pub struct HubFigures {
     pub dropped_slow: u64,
 }
 
-/// A place among the subscribers, until it is dropped.
-pub struct Subscription {
-    shared: Arc<Shared>,
-    number: u64,
-    topics: Arc<[Box<str>]>,
-    address: IpAddr,
-    queue: Receiver<Arc<Message>>,
+/// What a stock server tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HubStats {
+    /// Messages since the backlog was made, and since start those that were never
+    /// in it.
+    pub messages: u64,
+    /// Messages a second, over the last ten minutes.
+    pub rate: f64,
 }
 
 impl Hub {
@@ -146,11 +152,13 @@ impl Hub {
         let path = directory.join("stream.redb");
         let told = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
         let backlog = Backlog::open(&path, settings.backlog).map_err(|error| told(&error))?;
-        let (backlog, shared) = (Arc::new(backlog), Arc::<Shared>::default());
+        let pace = Pace::new(backlog.ever().map_err(|error| told(&error))?);
+        let (backlog, shared, pace) = (Arc::new(backlog), Arc::<Shared>::default(), Arc::new(pace));
         let (sender, inbox) = channel(INBOX);
         let writer = Writer {
             backlog: Arc::clone(&backlog),
             shared: Arc::clone(&shared),
+            pace: Arc::clone(&pace),
             clock: Arc::clone(&clock),
             broken: false,
         };
@@ -163,9 +171,32 @@ impl Hub {
             clock,
             backlog,
             shared,
+            pace,
+            upcoming: Upcoming::default(),
             inbox: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
         }))
+    }
+
+    /// Publishes text that comes from outside the router, to be kept for `life` and
+    /// no longer than the backlog keeps anything; zero: only for who listens now.
+    /// Returns its line, which is the answer that ntfy's server gives.
+    ///
+    /// # Errors
+    /// When the backlog cannot be written.
+    pub async fn publish_text(
+        &self,
+        topic: &str,
+        text: &Text,
+        life: Duration,
+    ) -> Result<Bytes, BacklogBroken> {
+        let ends = (!life.is_zero()).then(|| self.clock.unix_s().saturating_add(life.as_secs()));
+        let entry = self.entry(message::new_id(), topic, ends, &text.object());
+        let line = entry.line.clone();
+        match self.put(entry, ends.is_none()).await {
+            Published::Taken | Published::Repeat | Published::Nobody => Ok(line),
+            Published::Broken => Err(BacklogBroken),
+        }
     }
 
     /// Publishes `rest`, the inside of a message object, under this id. Returns
@@ -177,16 +208,22 @@ impl Hub {
         ends: Option<u64>,
         rest: &[u8],
     ) -> Published {
-        let sender = self.inbox.lock().expect(LOCK).clone();
-        let Some(sender) = sender else { return Published::Broken };
+        self.put(self.entry(id, topic, ends, rest), ends.is_none()).await
+    }
+
+    fn entry(&self, id: String, topic: &str, ends: Option<u64>, rest: &[u8]) -> Entry {
         let time = self.clock.unix_s();
         let kept = time.saturating_add(self.settings.backlog_ttl.as_secs());
         let expires = ends.map_or(time, |ends| ends.min(kept));
-        let line = super::message::line(&id, time, expires, topic, rest);
+        let line = message::line(&id, time, expires, topic, rest);
+        Entry { id, topic: topic.to_owned(), time, expires, line }
+    }
+
+    async fn put(&self, entry: Entry, fleeting: bool) -> Published {
+        let sender = self.inbox.lock().expect(LOCK).clone();
+        let Some(sender) = sender else { return Published::Broken };
         let (done, answer) = oneshot::channel();
-        let entry = Entry { id, topic: topic.to_owned(), time, expires, line };
-        let job = Job { entry, fleeting: ends.is_none(), done };
-        if sender.send(job).await.is_err() {
+        if sender.send(Job { entry, fleeting, done }).await.is_err() {
             return Published::Broken;
         }
         answer.await.unwrap_or(Published::Broken)
@@ -204,28 +241,15 @@ impl Hub {
         if self.inbox.lock().expect(LOCK).is_none() {
             return Err(Full::Closed);
         }
-        let (sender, queue) = channel(QUEUE);
-        let mut listeners = self.shared.listeners();
-        if listeners.count >= self.settings.max_subscribers {
-            return Err(Full::Subscribers);
-        }
-        let address = network(address);
-        let known = listeners.addresses.get(&address);
-        let new =
-            topics.iter().filter(|topic| known.is_none_or(|known| !known.contains_key(*topic)));
-        if known.map_or(0, HashMap::len) + new.count() > self.settings.max_topics_per_address {
-            return Err(Full::Topics);
-        }
-        listeners.next += 1;
-        listeners.count += 1;
-        let number = listeners.next;
-        for topic in topics.iter() {
-            listeners.topics.entry(topic.clone()).or_default().insert(number, sender.clone());
-            let of_address = listeners.addresses.entry(address).or_default();
-            *of_address.entry(topic.clone()).or_default() += 1;
-        }
-        drop(listeners);
-        Ok(Subscription { shared: Arc::clone(&self.shared), number, topics, address, queue })
+        self.shared.subscribe(&self.settings, topics, address)
+    }
+
+    /// A place for who reads the backlog alone.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn place(&self, address: IpAddr) -> Result<Place, Full> {
+        self.shared.place(&self.settings, address)
     }
 
     /// The next messages of the backlog after a row, oldest first; the row to go
@@ -272,11 +296,47 @@ impl Hub {
         let backlog = self.backlog.len().unwrap_or_default();
         let listeners = self.shared.listeners();
         HubFigures {
-            subscribers: listeners.count as u64,
-            topics: listeners.topics.len() as u64,
+            subscribers: listeners.count() as u64,
+            topics: listeners.topics() as u64,
             backlog,
             dropped_slow: listeners.dropped,
         }
+    }
+
+    /// Notes that a delivery is for this topic at `at` (unix seconds).
+    pub fn expect(&self, topic: &str, at: u64, delivery: u128) {
+        self.upcoming.expect(topic, at, delivery, self.clock.unix_s());
+    }
+
+    /// What was noted of a topic and is still to come: times (unix seconds) and
+    /// deliveries, soonest first, at most so many.
+    pub fn upcoming(&self, topic: &str, most: usize) -> Vec<(u64, u128)> {
+        self.upcoming.of(topic, most, self.clock.unix_s())
+    }
+
+    /// A message as it will be when it is published.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it cannot be.
+    pub fn preview(&self, push: &Push, coming: &Coming<'_>) -> Result<Message, Invalid> {
+        let Coming { delivery, topic, pushyard, at, life } = *coming;
+        let expires = at.saturating_add(life.min(self.settings.backlog_ttl).as_secs());
+        let filling = Filling {
+            address: topic,
+            delivery: "",
+            pushyard,
+            ttl: life.as_secs(),
+            expires_at: expires,
+        };
+        let rest = payload::encode(push)?.body.render(&filling);
+        let line = message::line(&message::id(delivery, topic), at, expires, topic, &rest);
+        Ok(Message::new(NO_ROW, topic, at, expires, line))
+    }
+
+    /// What a stock server tells of itself.
+    pub fn stats(&self) -> HubStats {
+        let (messages, rate) = self.pace.figures(self.clock.unix_s());
+        HubStats { messages, rate }
     }
 
     /// Publishes nothing more; ends the thread. Blocks until it has written.
@@ -296,105 +356,10 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// Whose subscriptions are counted together: an IPv6 /64 is one customer.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-impl Subscription {
-    /// The next live message; `None`: dropped for being slow.
-    pub async fn next(&mut self) -> Option<Arc<Message>> {
-        self.queue.recv().await
-    }
-
-    /// Its topics.
-    pub fn topics(&self) -> &Arc<[Box<str>]> {
-        &self.topics
-    }
-}
-
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A topic may be a secret.
-        write!(f, "Subscription({} topics)", self.topics.len())
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        let mut listeners = self.shared.listeners();
-        listeners.count -= 1;
-        for topic in self.topics.iter() {
-            listeners.leave(topic, self.number);
-            let Some(of_address) = listeners.addresses.get_mut(&self.address) else { continue };
-            if let Some(many) = of_address.get_mut(topic) {
-                *many -= 1;
-                if *many == 0 {
-                    of_address.remove(topic);
-                }
-            }
-            if of_address.is_empty() {
-                listeners.addresses.remove(&self.address);
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().expect(LOCK)
-    }
-}
-
-impl Listeners {
-    fn leave(&mut self, topic: &str, number: u64) {
-        if let Some(of_topic) = self.topics.get_mut(topic) {
-            of_topic.remove(&number);
-            if of_topic.is_empty() {
-                self.topics.remove(topic);
-            }
-        }
-    }
-
-    /// Hands a message to all who listen; how many there were. `tight`: only to
-    /// those who have read everything before.
-    fn fan_out(&mut self, message: &Arc<Message>, tight: bool) -> usize {
-        let Some(of_topic) = self.topics.get_mut(&message.topic) else { return 0 };
-        let mut slow = Vec::new();
-        let mut handed = 0;
-        for (number, queue) in of_topic.iter() {
-            let behind = tight && queue.capacity() < QUEUE;
-            if !behind && queue.try_send(Arc::clone(message)).is_ok() {
-                handed += 1;
-            } else {
-                slow.push(*number);
-            }
-        }
-        for number in slow {
-            self.dropped += 1;
-            self.forsake(number);
-        }
-        handed
-    }
-
-    /// Its queue ends: a subscriber of several topics leaves all of them.
-    fn forsake(&mut self, number: u64) {
-        self.topics.retain(|_, of_topic| {
-            of_topic.remove(&number);
-            !of_topic.is_empty()
-        });
-    }
-}
-
 struct Writer {
     backlog: Arc<Backlog>,
     shared: Arc<Shared>,
+    pace: Arc<Pace>,
     clock: Arc<dyn Clock>,
     /// What broke stays broken until the file is opened anew.
     broken: bool,
@@ -446,6 +411,7 @@ impl Writer {
 
     fn hand_out(&self, row: u64, entry: Entry) -> usize {
         let Entry { topic, time, expires, line, .. } = entry;
+        self.pace.count(1, time);
         let message = Message::new(row, &topic, time, expires, line).weighed(&self.shared.bytes);
         let tight = self.shared.bytes.load(Ordering::Relaxed) > QUEUED_BYTES;
         self.shared.listeners().fan_out(&Arc::new(message), tight)

@@ -132,7 +132,7 @@ impl Message {
 /// An event that is no message (`open`, `keepalive`); empty where a form has none.
 pub fn event(name: &str, topics: &str, time: u64, form: Form) -> Bytes {
     // Topics are checked and names are ours: nothing to escape.
-    let id = id_of(rand::random());
+    let id = new_id();
     let object = format!(r#"{{"id":"{id}","time":{time},"event":"{name}","topic":"{topics}"}}"#);
     match form {
         Form::Json => Bytes::from(object + "\n"),
@@ -165,6 +165,11 @@ pub(super) fn id(delivery: Uuid, topic: &str) -> String {
     let mut number = [0; 16];
     number.copy_from_slice(&hash.as_ref()[..16]);
     id_of(u128::from_be_bytes(number))
+}
+
+/// An id that nothing else has.
+pub(super) fn new_id() -> String {
+    id_of(rand::random())
 }
 
 fn id_of(mut number: u128) -> String {

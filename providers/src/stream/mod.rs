@@ -10,9 +10,13 @@
 
 mod backlog;
 mod hub;
+mod listeners;
 mod message;
+mod pace;
 mod payload;
+mod text;
 mod token;
+mod upcoming;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +33,10 @@ use crate::{
     Proves, Provider, Push, VendorRequest,
 };
 
-pub use hub::{Full, Hub, HubFigures, HubSettings, QUEUE, Subscription};
+pub use hub::{BacklogBroken, Coming, Hub, HubFigures, HubSettings, HubStats};
+pub use listeners::{Full, Place, QUEUE, Subscription, network};
 pub use message::{Form, ID_LENGTH, Message, Seen, event};
+pub use text::{LARGEST_TEXT, Text};
 pub use token::Tokens;
 
 /// The kind. Built from settings alone it has no hub and takes nothing; the
@@ -72,7 +78,12 @@ pub fn provider(hub: Arc<Hub>) -> Arc<dyn Provider> {
 pub fn is_topic(name: &str) -> bool {
     (1..=LONGEST_TOPIC).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        && !RESERVED.contains(&name)
+        && !is_reserved(name)
+}
+
+/// Whether an ntfy server keeps the name for itself.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
 }
 
 struct Stream {

@@ -15,7 +15,7 @@ use crate::{Invalid, Payload, Priority, Push, Template};
 const LARGEST: usize = 60 << 10;
 
 /// What a message without text says (ntfy, "Publishing"): clients need some.
-const NO_TEXT: &str = "triggered";
+pub(super) const NO_TEXT: &str = "triggered";
 
 /// ntfy's "high": shown at once, with sound.
 const HIGH: u8 = 4;
@@ -48,6 +48,9 @@ pub(super) fn encode(push: &Push) -> Result<Payload, Invalid> {
     if object["message"].as_str().is_none_or(str::is_empty) {
         object["message"] = json!(NO_TEXT);
     }
+    if let Some(Value::Array(actions)) = object.get_mut("actions") {
+        name(actions);
+    }
     object["pushyard"] = json!(Slot::Pushyard.marker());
     let body = Template::new(&object);
     let size = body.rendered_len(0);
@@ -56,6 +59,16 @@ pub(super) fn encode(push: &Push) -> Result<Payload, Invalid> {
         return Err(Invalid::new("too_large", detail));
     }
     Ok(Payload { body, headers: Vec::new(), detail: None })
+}
+
+/// ntfy's clients know an action by its id, which its server gives; one of them
+/// fails on an action without.
+fn name(actions: &mut [Value]) {
+    for (at, action) in actions.iter_mut().enumerate() {
+        if let Value::Object(action) = action {
+            action.entry("id").or_insert_with(|| json!(format!("action{at:04}")));
+        }
+    }
 }
 
 fn shown(object: &mut Map<String, Value>, notification: &Notification) {

@@ -30,6 +30,9 @@ fn small() -> HubSettings {
         backlog: 1000,
         backlog_ttl: Duration::from_secs(60),
         max_subscribers: 3,
+        max_subscribers_per_address: 2,
+        max_subscribers_per_topic: 3,
+        max_topics: 4,
         max_topics_per_address: 2,
     }
 }
@@ -119,17 +122,55 @@ async fn who_does_not_read_is_dropped_and_the_other_goes_on() {
 }
 
 #[tokio::test]
-async fn topics_of_an_address_and_subscribers_are_bounded() {
+async fn places_and_topics_are_bounded_in_all_and_by_address_and_topic() {
+    let (_dir, hub) = hub(HubSettings {
+        max_subscribers: 4,
+        max_subscribers_per_address: 2,
+        max_subscribers_per_topic: 2,
+        max_topics: 5,
+        max_topics_per_address: 3,
+        ..small()
+    });
+    let listen = |names: &[&str], from| hub.subscribe(topics(names), address(from));
+    let first = listen(&["a", "b"], 1).unwrap();
+    assert_eq!(listen(&["b", "c", "d"], 1).unwrap_err(), Full::AddressTopics);
+    let again = listen(&["a"], 1).unwrap();
+    assert_eq!(listen(&["b"], 1).unwrap_err(), Full::AddressSubscribers);
+    assert_eq!(hub.place(address(1)).unwrap_err(), Full::AddressSubscribers);
+    assert_eq!(listen(&["a"], 2).unwrap_err(), Full::TopicSubscribers);
+    let other = listen(&["c", "d"], 2).unwrap();
+    assert_eq!(listen(&["e", "f"], 3).unwrap_err(), Full::Topics);
+    let polls = hub.place(address(3)).unwrap();
+    assert_eq!(listen(&["e"], 4).unwrap_err(), Full::Subscribers);
+    drop((first, again, polls));
+    let figures = hub.figures();
+    assert_eq!((figures.subscribers, figures.topics), (1, 2));
+    // Nothing that was given back is counted, nor what was refused.
+    listen(&["x", "y", "z"], 1).unwrap();
+    drop(other);
+    assert_eq!((hub.figures().subscribers, hub.figures().topics), (0, 0));
+}
+
+#[tokio::test]
+async fn text_from_outside_is_kept_for_its_life_and_counted() {
     let (_dir, hub) = hub(small());
-    let first = hub.subscribe(topics(&["a", "b"]), address(1)).unwrap();
-    assert_eq!(hub.subscribe(topics(&["c"]), address(1)).unwrap_err(), Full::Topics);
-    let again = hub.subscribe(topics(&["a"]), address(1)).unwrap();
-    let _other = hub.subscribe(topics(&["c"]), address(2)).unwrap();
-    assert_eq!(hub.subscribe(topics(&["c"]), address(3)).unwrap_err(), Full::Subscribers);
-    drop((first, again));
-    assert_eq!(hub.figures().subscribers, 1);
-    assert_eq!(hub.figures().topics, 1);
-    hub.subscribe(topics(&["x", "y"]), address(1)).unwrap();
+    let text = Text::new(&[0xFF, 0xFE]).unwrap();
+    let line = hub.publish_text("upabc", &text, Duration::from_secs(30)).await.unwrap();
+    let value: Value = serde_json::from_slice(&line).unwrap();
+    let id = value["id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        value,
+        json!({"id": id, "time": NOW, "expires": NOW + 30, "event": "message", "topic": "upabc",
+               "message": "//4=", "encoding": "base64"})
+    );
+    let day = Duration::from_secs(86_400);
+    let longer = hub.publish_text("upabc", &text, day).await.unwrap();
+    let longer: Value = serde_json::from_slice(&longer).unwrap();
+    assert_eq!(longer["expires"], json!(NOW + 60), "no longer than the backlog keeps");
+    hub.publish_text("upabc", &text, Duration::ZERO).await.unwrap();
+    let (kept, _) = hub.after(&topics(&["upabc"]), 0).unwrap();
+    assert_eq!(kept.len(), 2, "for now or never is not kept");
+    assert_eq!(hub.stats(), HubStats { messages: 3, rate: 3.0 / 600.0 });
 }
 
 #[test]
@@ -155,15 +196,16 @@ fn what_is_the_hubs_cannot_be_overridden_and_an_event_has_its_bound() {
     push.overrides.insert("stream".to_owned(), r#"{"id":"x"}"#.to_owned());
     assert_eq!(payload::encode(&push).unwrap_err().code, "reserved_key");
     push.overrides.insert("stream".to_owned(), r#"{"tags":["x"],"message":null}"#.to_owned());
-    let body = payload::encode(&push).unwrap().body.render(&Filling {
-        address: "",
-        delivery: "",
-        pushyard: "p",
-        ttl: 0,
-        expires_at: 0,
-    });
+    let filling = Filling { address: "", delivery: "", pushyard: "p", ttl: 0, expires_at: 0 };
+    let body = payload::encode(&push).unwrap().body.render(&filling);
     let value: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&value["message"], &value["tags"]), (&json!("triggered"), &json!(["x"])));
+    let actions = r#"{"actions":[{"action":"view","label":"a","url":"https://a"},{"id":"mine"}]}"#;
+    push.overrides.insert("stream".to_owned(), actions.to_owned());
+    let body = payload::encode(&push).unwrap().body.render(&filling);
+    let value: Value = serde_json::from_slice(&body).unwrap();
+    let ids = (&value["actions"][0]["id"], &value["actions"][1]["id"]);
+    assert_eq!(ids, (&json!("action0000"), &json!("mine")), "clients need an id");
     push.data.insert("large".to_owned(), "x".repeat(61 << 10));
     assert_eq!(payload::encode(&push).unwrap_err().code, "too_large");
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::address::{Field, FieldError, Need};
 use crate::auth::standard_webhooks::{ID, SIGNATURE, Signer, TIMESTAMP};
@@ -109,6 +109,10 @@ impl Provider for Webhook {
         headers.insert(ID, id);
         let body = payload::body(call)?;
         Ok(VendorRequest { method: Method::POST, uri: self.uri.clone(), headers, body })
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![TIMESTAMP, SIGNATURE]
     }
 
     fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Answer> {

@@ -49,7 +49,8 @@ impl std::error::Error for UnknownVendor {}
 /// A vendor at this moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VendorStatus {
-    /// `apns`, `apns-sandbox`, `fcm`, `fcm-oauth`, `ntfy`, `gotify`, `webhook`.
+    /// `apns`, `apns-broadcast` (with the management of channels), the same two as
+    /// `apns-sandbox…`, `fcm`, `fcm-oauth`, `ntfy`, `gotify`, `webhook`.
     pub name: &'static str,
     /// How it behaves.
     pub behaviour: Behaviour,
@@ -70,7 +71,7 @@ pub struct VendorStatus {
 impl Serialize for VendorStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let milliseconds = |time: std::time::Duration| time.as_millis() as u64;
-        let mut item = serializer.serialize_struct("VendorStatus", 16)?;
+        let mut item = serializer.serialize_struct("VendorStatus", 19)?;
         item.serialize_field("name", self.name)?;
         item.serialize_field("mode", &self.behaviour.mode)?;
         item.serialize_field("requests", &self.requests)?;
@@ -82,10 +83,14 @@ impl Serialize for VendorStatus {
         item.serialize_field("status", &self.behaviour.status)?;
         item.serialize_field("share", &self.behaviour.share)?;
         item.serialize_field("latency_ms", &self.behaviour.latency.map(milliseconds))?;
+        item.serialize_field("latency_spread_ms", &milliseconds(self.behaviour.latency_spread))?;
         item.serialize_field("ack_latency_ms", &milliseconds(self.behaviour.ack_latency))?;
         item.serialize_field("retry_after_s", &self.behaviour.retry_after_s)?;
         item.serialize_field("limit_per_second", &self.behaviour.limit_per_second)?;
         item.serialize_field("goaway_after", &self.behaviour.goaway_after)?;
+        let age = self.behaviour.goaway_after_age.map(|age| format!("{}ms", milliseconds(age)));
+        item.serialize_field("goaway_after_age", &age)?;
+        item.serialize_field("max_streams", &self.behaviour.max_streams)?;
         item.serialize_field("clock_offset_s", &self.behaviour.clock_offset_s)?;
         item.end()
     }
@@ -98,6 +103,8 @@ pub struct RequestRecord {
     pub vendor: &'static str,
     /// When: RFC 3339, UTC.
     pub at: String,
+    /// The number of the connection that it came over, from 1 for each vendor.
+    pub connection: u64,
     /// Its method.
     pub method: String,
     /// Its path with the query.
@@ -226,6 +233,7 @@ fn record(vendor: &'static str, request: Logged) -> RequestRecord {
     RequestRecord {
         vendor,
         at: clock::rfc3339(request.at_ms),
+        connection: request.connection,
         method: request.method,
         path: request.path,
         headers,

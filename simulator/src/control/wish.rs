@@ -11,16 +11,19 @@ use serde_json::{Map, Value};
 use super::problem::{FieldFault, Problem};
 use crate::faults::{Behaviour, Mode};
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 13] = [
     "mode",
     "status",
     "share",
     "latency_ms",
+    "latency_spread_ms",
     "ack_latency_ms",
     "retry_after_s",
     "for",
     "limit_per_second",
     "goaway_after",
+    "goaway_after_age",
+    "max_streams",
     "clock_offset_s",
 ];
 
@@ -62,6 +65,9 @@ impl Wish {
             status: self.take("status", "an HTTP status from 400 to 599", status),
             share: share.unwrap_or(1.0),
             latency: self.take("latency_ms", "a whole number", milliseconds),
+            latency_spread: self
+                .take("latency_spread_ms", "a whole number", milliseconds)
+                .unwrap_or_default(),
             ack_latency: self
                 .take("ack_latency_ms", "a whole number", milliseconds)
                 .unwrap_or_default(),
@@ -72,6 +78,10 @@ impl Wish {
             }),
             goaway_after: self.take("goaway_after", "a whole number from 1", |value| {
                 value.as_u64()?.try_into().ok().filter(|answers| *answers > 0)
+            }),
+            goaway_after_age: self.take("goaway_after_age", "a duration such as \"10s\"", duration),
+            max_streams: self.take("max_streams", "a whole number from 1", |value| {
+                value.as_u64()?.try_into().ok().filter(|streams| *streams > 0)
             }),
             clock_offset_s: self
                 .take("clock_offset_s", "a whole number, negative for behind", Value::as_i64)
@@ -140,9 +150,9 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         let body =
-            br#"{"mode":"failing","status":503,"share":0.3,"latency_ms":50,"ack_latency_ms":5,
+            br#"{"mode":"failing","status":503,"share":0.3,"latency_ms":50,"latency_spread_ms":30,"ack_latency_ms":5,
                         "retry_after_s":20,"for":"10s","limit_per_second":100,
-                        "goaway_after":7,"clock_offset_s":-90}"#;
+                        "goaway_after":7,"goaway_after_age":"5m","max_streams":3,"clock_offset_s":-90}"#;
         let behaviour = read(body).unwrap();
         assert_eq!(behaviour.mode, Mode::Failing);
         assert_eq!(behaviour.status, Some(503));
@@ -153,6 +163,9 @@ mod tests {
         assert_eq!(behaviour.lasts, Some(Duration::from_secs(10)));
         assert_eq!(behaviour.limit_per_second, Some(100));
         assert_eq!((behaviour.goaway_after, behaviour.clock_offset_s), (Some(7), -90));
+        assert_eq!(behaviour.latency_spread, Duration::from_millis(30));
+        assert_eq!(behaviour.goaway_after_age, Some(Duration::from_secs(300)));
+        assert_eq!(behaviour.max_streams, Some(3));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     /// How long between that and the end.
     pub(super) ack_delay: Duration,
     pub(super) act: Act,
+    /// Whether its credential was good.
+    pub(super) proves: bool,
 }
 
 impl<V: Vendor> World<V> {
@@ -47,12 +49,12 @@ impl<V: Vendor> World<V> {
         flight: &InFlight,
         head: &request::Parts,
         body: &Body,
-    ) -> (Plan, bool) {
-        let station = &flight.0;
+    ) -> Plan {
+        let station = &flight.station;
         let behaviour = station.behaviour();
         let now_ms = clock::unix_ms().saturating_add_signed(behaviour.clock_offset_s * 1000);
         let authenticated = self.vendor.authenticate(session, head, now_ms);
-        let proven = authenticated.is_ok();
+        let proves = authenticated.is_ok();
         let fault = self.fault(&behaviour, flight, head, now_ms);
         let faulty = fault.is_some();
         let verdict = match fault {
@@ -69,25 +71,29 @@ impl<V: Vendor> World<V> {
         if verdict.probe {
             Counts::add(&station.counts.probes);
         }
-        station.log.keep(now_ms, head, &body.bytes);
+        station.log.keep(now_ms, flight.connection, head, &body.bytes);
         let slow = behaviour.mode == Mode::Slow && !faulty && station.drawn(behaviour.share);
         let delay = match (behaviour.mode, behaviour.latency) {
             (Mode::Slow, latency) if slow => latency.unwrap_or(SLOW),
             (Mode::Slow, _) | (_, None) => Duration::ZERO,
             (_, Some(latency)) => latency,
         };
-        let plan = Plan {
-            delay: delay + verdict.delay,
+        let spread = match behaviour.latency_spread {
+            Duration::ZERO => Duration::ZERO,
+            most => most.mul_f64(station.draw()),
+        };
+        Plan {
+            delay: delay + spread + verdict.delay,
             take: verdict.take,
             ack_delay: behaviour.ack_latency,
             act: verdict.act,
-        };
-        (plan, proven)
+            proves,
+        }
     }
 
     /// Takes a push.
     pub(super) fn take(&self, key: Key, flight: &InFlight) {
-        let station = &flight.0;
+        let station = &flight.station;
         station.counts.accepted.fetch_add(1, Relaxed);
         self.ledger.record(key, station.name, clock::unix_ms());
     }
@@ -100,7 +106,7 @@ impl<V: Vendor> World<V> {
         head: &request::Parts,
         now_ms: u64,
     ) -> Option<Act> {
-        let station = &flight.0;
+        let station = &flight.station;
         let answer = |fault: Fault| Act::Answer(self.vendor.fault(fault, head, now_ms));
         if let Some(limit) = behaviour.limit_per_second
             && !station.within_pace(limit)

@@ -58,8 +58,9 @@ impl Door {
         Ok(Self { address, _keeper: keeper, state })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// As in a URL.
+    pub(crate) fn origin(&self) -> String {
+        format!("https://{}", self.address)
     }
 
     /// Takes on the state that a behaviour asks for.
@@ -172,7 +173,7 @@ async fn connect<V: Vendor>(
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
         return;
     };
-    let _connected = Connected::new(world.vendor.front());
+    let connected = Connected::new(world.vendor.front());
     let (session, is_http2) = {
         let (_, tls) = stream.get_ref();
         let certificate = tls.peer_certificates().and_then(<[_]>::first);
@@ -184,7 +185,8 @@ async fn connect<V: Vendor>(
     };
     let behaviour = *watch.borrow_and_update();
     let (wire, signals) = if is_http2 {
-        Wire::http2(stream, world.vendor.streams(&session).at_first)
+        let at_first = world.vendor.streams(&session).at_first;
+        Wire::http2(stream, behaviour.max_streams.map_or(at_first, |most| most.min(at_first)))
     } else {
         Wire::http1(stream)
     };
@@ -195,9 +197,9 @@ async fn connect<V: Vendor>(
     } else if behaviour.mode.hangs_up() {
         // Shut while this one was in the handshake.
     } else if is_http2 {
-        http2::serve(world, session, wire, signals, watch).await;
+        http2::serve(world, session, (wire, signals), watch, connected.number).await;
     } else {
-        http1::serve(world, session, wire, signals, watch).await;
+        http1::serve(world, session, (wire, signals), watch, connected.number).await;
     }
 }
 

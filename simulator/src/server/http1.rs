@@ -27,12 +27,12 @@ use crate::vendor::{Act, Body, Vendor};
 pub(super) async fn serve<V: Vendor>(
     world: Arc<World<V>>,
     session: V::Session,
-    wire: Wire,
-    signals: Arc<Signals>,
+    (wire, signals): (Wire, Arc<Signals>),
     mut watch: watch::Receiver<Behaviour>,
+    number: u64,
 ) {
     let session = Mutex::new(session);
-    let service = service_fn(|request| respond(&world, &session, &signals, request));
+    let service = service_fn(|request| respond(&world, &session, &signals, number, request));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service);
     let mut connection = std::pin::pin!(connection);
@@ -60,14 +60,15 @@ async fn respond<V: Vendor>(
     world: &World<V>,
     session: &Mutex<V::Session>,
     signals: &Signals,
+    number: u64,
     request: http::Request<Incoming>,
 ) -> io::Result<http::Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
-    let flight = InFlight::new(world.vendor.station(head.uri.path()));
+    let flight = InFlight::new(world.vendor.station(head.uri.path()), number);
     let body = Limited::new(body, MAX_BODY).collect().await;
     let bytes = body.map_err(io::Error::other)?.to_bytes();
     let body = Body { length: bytes.len(), bytes };
-    let (plan, _) = world.plan(&mut lock(session), &flight, &head, &body);
+    let plan = world.plan(&mut lock(session), &flight, &head, &body);
     sleep_until(Some(clock::instant() + plan.delay)).await;
     if let Some(key) = plan.take {
         world.take(key, &flight);

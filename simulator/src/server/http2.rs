@@ -19,7 +19,9 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, request};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::allowed::Allowed;
 use super::body::Reading;
 use super::course::{Plan, World};
 use super::frames;
@@ -28,7 +30,7 @@ use super::wire::{Signals, Wire};
 use crate::clock;
 use crate::faults::Behaviour;
 use crate::station::{Counts, InFlight, sleep_until};
-use crate::vendor::{Act, Answer, Body, Excess, Streams, Vendor};
+use crate::vendor::{Act, Answer, Body, Excess, Vendor};
 
 /// The window of a stream and the one of a connection: no push comes near, so
 /// that no client ever waits for one.
@@ -42,9 +44,9 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) async fn serve<V: Vendor>(
     world: Arc<World<V>>,
     session: V::Session,
-    wire: Wire,
-    signals: Arc<Signals>,
+    (wire, signals): (Wire, Arc<Signals>),
     mut watch: watch::Receiver<Behaviour>,
+    number: u64,
 ) {
     let streams = world.vendor.streams(&session);
     let handshake = h2::server::Builder::new()
@@ -60,14 +62,16 @@ pub(super) async fn serve<V: Vendor>(
         _ = watch.wait_for(|now| now.mutes() || now.mode.hangs_up()) => return,
     };
     if let Ok(connection) = connection {
-        Serving {
+        let behaviour = *watch.borrow();
+        let mut serving = Serving {
             connection,
             signals,
             behaviour: changed(watch),
             waiting: FuturesUnordered::new(),
             stirred: false,
-            raise: (streams.at_first < streams.proven).then_some(Raise::Unproven),
-            streams,
+            allowed: Allowed::new(streams, &behaviour),
+            number,
+            began: clock::instant(),
             last_taken: 0,
             newest: 0,
             answers: 0,
@@ -77,8 +81,9 @@ pub(super) async fn serve<V: Vendor>(
             end: End::None,
             session,
             world,
-        }
-        .await;
+        };
+        serving.age(&behaviour);
+        serving.await;
     }
 }
 
@@ -87,13 +92,14 @@ struct Serving<V: Vendor> {
     signals: Arc<Signals>,
     world: Arc<World<V>>,
     session: V::Session,
-    streams: Streams,
+    /// As its requests are logged.
+    number: u64,
+    began: Instant,
     behaviour: BoxFuture<'static, watch::Receiver<Behaviour>>,
     waiting: FuturesUnordered<BoxFuture<'static, Next>>,
     /// Something was queued that the connection or `waiting` has not seen.
     stirred: bool,
-    /// The stream limit that is still to be raised.
-    raise: Option<Raise>,
+    allowed: Allowed,
     /// The highest stream that was processed.
     last_taken: u32,
     /// The highest stream that was begun.
@@ -106,14 +112,6 @@ struct Serving<V: Vendor> {
     /// Streams that nothing more is said on.
     abandoned: Vec<SendResponse<Bytes>>,
     end: End,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Raise {
-    /// Nothing was proved yet.
-    Unproven,
-    /// The first authenticated request was answered.
-    Due,
 }
 
 enum End {
@@ -130,6 +128,8 @@ enum End {
 struct Stream {
     respond: SendResponse<Bytes>,
     flight: InFlight,
+    /// Whether its credential was good.
+    proves: bool,
 }
 
 impl Stream {
@@ -150,6 +150,8 @@ enum Next {
     Gone,
     /// The client had its time to close.
     Lingered,
+    /// The connection may be old enough to go away.
+    Aged,
 }
 
 impl<V: Vendor> Future for Serving<V> {
@@ -189,7 +191,7 @@ impl<V: Vendor> Future for Serving<V> {
             if let Some(rebuke) = this.manners.pinged(pings) {
                 this.go_away(this.newest, Reason::ENHANCE_YOUR_CALM, rebuke);
             }
-            this.raise_limit();
+            this.announce_limit();
             match this.end {
                 // Accepting has flushed.
                 End::AfterFlush => return Poll::Ready(()),
@@ -206,6 +208,8 @@ impl<V: Vendor> Future for Serving<V> {
 impl<V: Vendor> Serving<V> {
     /// Takes up a new behaviour; true when it ends the connection.
     fn follow(&mut self, behaviour: &Behaviour) -> bool {
+        self.allowed.most = behaviour.max_streams;
+        self.age(behaviour);
         if behaviour.mutes() {
             // Nothing that is not taken yet will be.
             self.waiting.clear();
@@ -230,7 +234,8 @@ impl<V: Vendor> Serving<V> {
         }
         let (head, body) = request.into_parts();
         let station = self.world.vendor.station(head.uri.path());
-        let stream = Stream { flight: InFlight::new(station), respond };
+        let flight = InFlight::new(station, self.number);
+        let stream = Stream { flight, respond, proves: false };
         if self.signals.is_breach(stream.id()) {
             return self.breach(stream);
         }
@@ -253,8 +258,8 @@ impl<V: Vendor> Serving<V> {
     }
 
     fn breach(&mut self, mut stream: Stream) {
-        Counts::add(&stream.flight.0.counts.breaches);
-        match self.streams.excess {
+        Counts::add(&stream.flight.station.counts.breaches);
+        match self.allowed.streams.excess {
             Excess::Refuse => {
                 stream.respond.send_reset(Reason::REFUSED_STREAM);
                 self.stirred = true;
@@ -273,15 +278,33 @@ impl<V: Vendor> Serving<V> {
             Next::Arrived(stream, head, body) => self.arrived(stream, &head, &body),
             Next::Take(stream, plan) => self.take(stream, plan),
             Next::Act(stream, act) => self.act(stream, act),
+            Next::Aged => self.grow_old(),
             Next::Gone | Next::Lingered => {}
         }
     }
 
-    fn arrived(&mut self, stream: Stream, head: &request::Parts, body: &Body) {
-        let (plan, proven) = self.world.plan(&mut self.session, &stream.flight, head, body);
-        if proven && self.raise == Some(Raise::Unproven) {
-            self.raise = Some(Raise::Due);
+    /// Looks again when the connection is as old as the vendor lets one be.
+    fn age(&mut self, behaviour: &Behaviour) {
+        if let Some(age) = behaviour.goaway_after_age {
+            let until = self.began + age;
+            self.wait(async move {
+                sleep_until(Some(until)).await;
+                Next::Aged
+            });
         }
+    }
+
+    fn grow_old(&mut self) {
+        let most = self.world.vendor.front().behaviour().goaway_after_age;
+        let is_old = most.is_some_and(|most| clock::instant() >= self.began + most);
+        if is_old && self.cutoff.is_none() {
+            self.go_away(self.newest, Reason::NO_ERROR, self.manners.farewell());
+        }
+    }
+
+    fn arrived(&mut self, mut stream: Stream, head: &request::Parts, body: &Body) {
+        let plan = self.world.plan(&mut self.session, &stream.flight, head, body);
+        stream.proves = plan.proves;
         if plan.delay.is_zero() {
             self.take(stream, plan);
         } else {
@@ -338,7 +361,8 @@ impl<V: Vendor> Serving<V> {
         let (head, body) = answer.into_parts();
         let head = http::Response::from_parts(head, ());
         self.answers = self.answers.saturating_add(1);
-        let behaviour = stream.flight.0.behaviour();
+        self.allowed.answered(head.status(), stream.proves);
+        let behaviour = stream.flight.station.behaviour();
         if behaviour.goaway_after.is_some_and(|most| self.answers >= most) && self.cutoff.is_none()
         {
             self.go_away(self.newest, Reason::NO_ERROR, self.manners.farewell());
@@ -392,15 +416,16 @@ impl<V: Vendor> Serving<V> {
         });
     }
 
-    fn raise_limit(&mut self) {
-        if self.raise != Some(Raise::Due) {
+    fn announce_limit(&mut self) {
+        let limit = self.allowed.now();
+        if limit == self.allowed.announced {
             return;
         }
         // Fails while the client has not acknowledged the settings before; its
         // acknowledgement brings us here again.
         if self.connection.set_initial_window_size(STREAM_WINDOW).is_ok() {
-            self.signals.announce(self.streams.proven);
-            self.raise = None;
+            self.signals.announce(limit);
+            self.allowed.announced = limit;
             self.stirred = true;
         }
     }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::frames::{self, ACK, Frames, HEADERS, Head, PING, RST_STREAM};
+use super::frames::{self, ACK, Frames, HEADERS, Head, PING, RST_STREAM, SETTINGS};
 use crate::ledger::lock;
 
 /// The preface that an HTTP/2 client begins with (RFC 9113, section 3.4).
@@ -102,7 +102,11 @@ pub(super) struct Wire {
 struct Flow {
     inbound: Frames,
     outbound: Frames,
+    /// The limit that the client has acknowledged.
     limit: u32,
+    /// Limits that it has been told and has not acknowledged, oldest first. Until
+    /// then it may act on the old one or on the new one (RFC 9113, section 6.5.3).
+    unacknowledged: VecDeque<u32>,
     open: u32,
     newest: u32,
 }
@@ -115,6 +119,7 @@ impl Wire {
             inbound: Frames::after(CLIENT_PREFACE),
             outbound: Frames::after(0),
             limit,
+            unacknowledged: VecDeque::new(),
             open: 0,
             newest: 0,
         });
@@ -151,14 +156,19 @@ impl Wire {
 
 impl Flow {
     fn received(&mut self, bytes: &[u8], signals: &Signals) {
-        let Self { inbound, limit, open, newest, .. } = self;
+        let Self { inbound, limit, unacknowledged, open, newest, .. } = self;
         inbound.pass(bytes, |head| {
             if head.kind == HEADERS && head.stream > *newest {
                 *newest = head.stream;
                 *open += 1;
-                if *open > *limit {
+                let most = unacknowledged.iter().fold(*limit, |most, told| most.max(*told));
+                if *open > most {
                     lock(&signals.breaches).push(head.stream);
                     signals.has_breaches.store(true, Relaxed);
+                }
+            } else if head.kind == SETTINGS && head.flags & ACK != 0 {
+                if let Some(acknowledged) = unacknowledged.pop_front() {
+                    *limit = acknowledged;
                 }
             } else if head.kind == RST_STREAM {
                 *open = open.saturating_sub(1);
@@ -224,7 +234,7 @@ impl AsyncWrite for Wire {
                 buf = &buf[..at];
             } else if let Some(frame) = frame {
                 flow.sent(frame);
-                flow.limit = limit;
+                flow.unacknowledged.push_back(limit);
                 this.signals.announce.store(0, Relaxed);
                 let written = frame.len();
                 let announced = frames::announce(frame, limit);
@@ -274,5 +284,37 @@ impl Drop for Wire {
             // Should it fail the connection just ends politely.
             let _ = self.io.get_ref().0.set_zero_linger();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u8) -> [u8; 9] {
+        [0, 0, 0, kind, flags, 0, 0, 0, stream]
+    }
+
+    #[test]
+    fn a_lower_limit_binds_the_client_once_it_has_acknowledged_it() {
+        let signals = Signals::default();
+        let mut flow = Flow {
+            inbound: Frames::after(0),
+            outbound: Frames::after(0),
+            limit: 2,
+            unacknowledged: VecDeque::from([1]),
+            open: 0,
+            newest: 0,
+        };
+        flow.received(&frame(HEADERS, 0, 1), &signals);
+        flow.received(&frame(HEADERS, 0, 3), &signals);
+        flow.received(&frame(SETTINGS, ACK, 0), &signals);
+        flow.received(&frame(HEADERS, 0, 5), &signals);
+        assert!(!signals.is_breach(1) && !signals.is_breach(3));
+        assert!(signals.is_breach(5));
+        // A higher one may be used before that.
+        flow.unacknowledged.push_back(10);
+        flow.received(&frame(HEADERS, 0, 7), &signals);
+        assert!(!signals.is_breach(7));
     }
 }

@@ -1,10 +1,13 @@
-//! APNs: `POST /3/device/{token}`, answered as Apple documents it.
+//! APNs: pushes to devices, broadcasts, and the channels of these, answered as
+//! Apple documents it.
 //!
-//! Here is the credential, and the order of the checks: path, method,
+//! Apple has three kinds of hosts, and so has this: one for devices, which takes
+//! broadcasts too (Apple's pages say so in one place), one for broadcasts, one for
+//! channels. They share an account: its keys and its channels. Here is the credential, and the order of the checks: path, method,
 //! credential, headers, size, token. A provider token is verified once and
 //! remembered, on the connection (a comparison of bytes is all that most
 //! requests cost) and for the whole vendor. `apns_headers` checks the headers,
-//! `apns_device` knows the tokens.
+//! `apns_device` knows the tokens, `apns_broadcast` and `apns_channels` the rest.
 //!
 //! Sources: APNs documentation, "Establishing a token-based connection to
 //! APNs", "Establishing a certificate-based connection to APNs", "Handling
@@ -14,15 +17,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;
-use http::{HeaderValue, Method, header, request};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED};
+use http::{HeaderName, HeaderValue, Method, header, request};
 use rustls_pki_types::CertificateDer;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::apns_device::{self, Reason};
-use super::apns_headers::{self, APNS_ID, Sender, apns_id};
-use super::jwt::Jwt;
+use super::apns_broadcast::{self, REQUEST_ID};
+use super::apns_channels::{self, Channels};
+use super::apns_device::{self, Environment, Reason};
+use super::apns_headers::{self, APNS_ID, Sender, sent_id};
+use super::jwt::{Jwt, Spelling};
 use super::{
     Act, Answer, Call, Excess, Fault, Refusal, Streams, Vendor, Verdict, bearer, html_answer,
     with_retry_after,
@@ -39,32 +44,37 @@ const CLOCK_SKEW_S: u64 = 300;
 /// Verified tokens that are remembered; a sender has one or two.
 const REMEMBERED: usize = 256;
 
-/// Apple's two worlds: each has device tokens of its own.
+/// What a host is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Environment {
-    Production,
-    Sandbox,
+pub(crate) enum Host {
+    /// Pushes to devices, and broadcasts.
+    Devices,
+    /// Broadcasts.
+    Broadcasts,
+    /// Managing channels.
+    Channels,
 }
 
-impl Environment {
-    /// The word in a key's file name.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Production => "production",
-            Self::Sandbox => "sandbox",
-        }
-    }
-}
-
-/// The vendor in one environment.
+/// The vendor in one environment, at one of its hosts.
 pub(crate) struct Apns {
     station: Arc<Station>,
+    host: Host,
+    account: Arc<Account>,
+}
+
+/// What the hosts of an environment share.
+pub(crate) struct Account {
     environment: Environment,
     /// By key id: the public key, and whether it belongs here. `AuthKey_ID.p8` is
     /// good in both environments, `AuthKey_ID.sandbox.p8` in one.
     keys: BTreeMap<String, (Vec<u8>, bool)>,
     topics: Vec<String>,
+    /// Apps that may not broadcast.
+    without_broadcast: Vec<String>,
+    channels: Channels,
     max_streams: u32,
+    relapses: bool,
+    spelling: Spelling,
     token_interval: Duration,
     verified: Mutex<HashMap<String, Arc<ProviderToken>>>,
 }
@@ -88,26 +98,31 @@ pub(crate) struct Session {
     tokens: Vec<(HeaderValue, u64)>,
 }
 
-impl Apns {
+impl Account {
     pub(crate) fn new(
-        station: Arc<Station>,
         environment: Environment,
         keys: BTreeMap<String, Vec<u8>>,
         settings: &crate::Settings,
-    ) -> Self {
+    ) -> Arc<Self> {
         let placed = |(name, key): (String, Vec<u8>)| match name.split_once('.') {
             Some((id, word)) => (id.to_owned(), (key, word == environment.word())),
             None => (name, (key, true)),
         };
-        Self {
-            station,
+        Arc::new(Self {
             environment,
             keys: keys.into_iter().map(placed).collect(),
             topics: settings.apns_topics.clone(),
+            without_broadcast: settings.apns_without_broadcast.clone(),
+            channels: Channels::default(),
             max_streams: settings.apns_max_streams,
+            relapses: settings.apns_one_stream_after_rejection,
+            spelling: match settings.apns_lenient_tokens {
+                true => Spelling::Lenient,
+                false => Spelling::Strict,
+            },
             token_interval: settings.apns_token_interval,
             verified: Mutex::default(),
-        }
+        })
     }
 
     /// Finds or verifies a token. Its age is not part of that: it changes.
@@ -115,12 +130,14 @@ impl Apns {
         if let Some(known) = lock(&self.verified).get(token) {
             return Some(Arc::clone(known));
         }
-        let jwt = Jwt::read(token)?;
+        let jwt = Jwt::read(token, self.spelling)?;
         let key_id = jwt.header.kid.clone()?;
         let (key, belongs) = self.keys.get(&key_id)?;
         let good = jwt.header.alg == "ES256"
             && jwt.text("iss") == Some(identity::TEAM_ID)
-            && jwt.is_signed_by(&ECDSA_P256_SHA256_FIXED, key);
+            && (jwt.is_signed_by(&ECDSA_P256_SHA256_FIXED, key)
+                || self.spelling == Spelling::Lenient
+                    && jwt.is_signed_by(&ECDSA_P256_SHA256_ASN1, key));
         let issued_s = jwt.time("iat").filter(|_| good)?;
         let verified = Arc::new(ProviderToken { key_id, belongs: *belongs, issued_s });
         let mut all = lock(&self.verified);
@@ -161,6 +178,53 @@ impl Apns {
     }
 }
 
+impl Apns {
+    pub(crate) fn new(station: &Arc<Station>, host: Host, account: &Arc<Account>) -> Self {
+        Self { station: Arc::clone(station), host, account: Arc::clone(account) }
+    }
+
+    /// Judges a push to a device.
+    fn judge_device(
+        &self,
+        sender: &Sender<'_>,
+        call: &Call<'_>,
+        authenticated: Result<(), Refusal>,
+        id: &HeaderValue,
+    ) -> Result<Verdict, Refusal> {
+        let token = device(call.head).map_err(Reason::refusal)?;
+        authenticated?;
+        apns_headers::check(sender, call).map_err(Reason::refusal)?;
+        Ok(apns_device::judge(call, self.account.environment, token, id))
+    }
+
+    fn judge_broadcast(
+        &self,
+        sender: &Sender<'_>,
+        call: &Call<'_>,
+        authenticated: Result<(), Refusal>,
+        id: &HeaderValue,
+    ) -> Result<Verdict, Refusal> {
+        let Account { channels, environment, without_broadcast, .. } = &*self.account;
+        let app = apns_broadcast::app(call.head).map_err(Reason::refusal)?;
+        authenticated?;
+        apns_broadcast::allowed(sender, app, without_broadcast).map_err(Reason::refusal)?;
+        Ok(apns_broadcast::judge(call, (channels, *environment), app, id))
+    }
+
+    fn manage(
+        &self,
+        sender: &Sender<'_>,
+        call: &Call<'_>,
+        authenticated: Result<(), Refusal>,
+    ) -> Result<Verdict, Refusal> {
+        let (app, what) = apns_channels::managed(call.head).map_err(Reason::refusal)?;
+        authenticated?;
+        apns_broadcast::allowed(sender, app, &self.account.without_broadcast)
+            .map_err(Reason::refusal)?;
+        Ok(Verdict::refuse(self.account.channels.manage(app, what, call)))
+    }
+}
+
 impl Vendor for Apns {
     type Session = Session;
 
@@ -185,10 +249,11 @@ impl Vendor for Apns {
         Streams {
             // Only token authentication has to prove itself first.
             at_first: match session.certificate {
-                Some(_) => self.max_streams,
+                Some(_) => self.account.max_streams,
                 None => 1,
             },
-            proven: self.max_streams,
+            proven: self.account.max_streams,
+            relapses: self.account.relapses && session.certificate.is_none(),
             excess: Excess::Refuse,
         }
     }
@@ -214,7 +279,7 @@ impl Vendor for Apns {
         let known = session.last.as_ref().filter(is_last);
         let (token, is_new) = match known {
             Some((_, token)) => (Arc::clone(token), false),
-            None => match self.admit(session, value, now_ms) {
+            None => match self.account.admit(session, value, now_ms) {
                 Ok(token) => (token, true),
                 Err(reason) => return refuse(reason),
             },
@@ -238,25 +303,24 @@ impl Vendor for Apns {
         call: Call<'_>,
         authenticated: Result<(), Refusal>,
     ) -> Verdict {
-        let id = apns_id(&call.head.headers);
+        let name = id_header(call.head);
+        let id = sent_id(&call.head.headers, &name);
         let by_token = call.head.headers.contains_key(header::AUTHORIZATION);
         let sender = match &session.certificate {
             Some(topic) if !by_token => Sender::Certificate(topic),
-            _ => Sender::Token(&self.topics),
+            _ => Sender::Token(&self.account.topics),
         };
-        let checked = device(call.head).map_err(|reason| Box::new(reason.answer()));
-        let checked = checked.and_then(|token| {
-            authenticated?;
-            let headers = apns_headers::check(&sender, &call);
-            headers.map_err(|reason| Box::new(reason.answer()))?;
-            Ok(token)
-        });
-        let mut verdict = match checked {
-            Ok(token) => apns_device::judge(&call, self.environment, token, &id),
-            Err(answer) => Verdict::refuse(*answer),
+        let judged = match self.host {
+            Host::Devices if is_broadcast(call.head) => {
+                self.judge_broadcast(&sender, &call, authenticated, &id)
+            }
+            Host::Devices => self.judge_device(&sender, &call, authenticated, &id),
+            Host::Broadcasts => self.judge_broadcast(&sender, &call, authenticated, &id),
+            Host::Channels => self.manage(&sender, &call, authenticated),
         };
+        let mut verdict = judged.unwrap_or_else(|answer| Verdict::refuse(*answer));
         if let Act::Answer(answer) | Act::AnswerAndGoaway(answer, _) = &mut verdict.act {
-            answer.headers_mut().insert(APNS_ID, id);
+            answer.headers_mut().insert(name, id);
         }
         verdict
     }
@@ -278,9 +342,20 @@ impl Vendor for Apns {
             Fault::Unauthorised => (Reason::INVALID_TOKEN.answer(), None),
         };
         let mut answer = with_retry_after(answer, retry_after_s);
-        answer.headers_mut().insert(APNS_ID, apns_id(&head.headers));
+        let name = id_header(head);
+        let id = sent_id(&head.headers, &name);
+        answer.headers_mut().insert(name, id);
         answer
     }
+}
+
+fn is_broadcast(head: &request::Parts) -> bool {
+    head.uri.path().starts_with("/4/")
+}
+
+/// The header that names a request and comes back with its answer.
+fn id_header(head: &request::Parts) -> HeaderName {
+    if head.uri.path().starts_with("/3/") { APNS_ID } else { REQUEST_ID }
 }
 
 /// The device token of a request with the right path and method.

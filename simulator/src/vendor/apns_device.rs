@@ -23,16 +23,32 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
 
-use super::apns::Environment;
-use super::{Act, Answer, Call, Verdict, html_answer, with_retry_after};
+use super::{Act, Answer, Call, Refusal, Verdict, html_answer, with_retry_after};
 use crate::faults::Quirk;
 use crate::ledger::Key;
 
 /// What the text of a sandbox token begins with.
 const SANDBOX: &str = "sandbox-";
+
+/// Apple's two worlds: each has device tokens and channels of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Environment {
+    Production,
+    Sandbox,
+}
+
+impl Environment {
+    /// The word in a key's file name.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Sandbox => "sandbox",
+        }
+    }
+}
 
 /// A status with Apple's word for it.
 #[derive(Clone, Copy)]
@@ -41,6 +57,12 @@ pub(super) struct Reason(pub(super) u16, pub(super) &'static str);
 impl Reason {
     pub(super) const INVALID_TOKEN: Self = Self(403, "InvalidProviderToken");
     const BAD_DEVICE_TOKEN: Self = Self(400, "BadDeviceToken");
+    pub(super) const BAD_CHANNEL: Self = Self(400, "BadChannelId");
+    pub(super) const NO_CHANNEL: Self = Self(400, "ChannelNotRegistered");
+
+    pub(super) fn refusal(self) -> Refusal {
+        Box::new(self.answer())
+    }
 
     pub(super) fn answer(self) -> Answer {
         answer(self.0, format!("{{\"reason\":\"{}\"}}", self.1))
@@ -92,7 +114,7 @@ pub(super) fn judge(
         None => Key::of(id.to_str().unwrap_or_default()),
     };
     if let Some(code) = Code::of(token) {
-        return judge_code(code, key, call.now_ms);
+        return judge_code(code, key, (call.now_ms, environment));
     }
     // Apple does not tell a token of the other environment from a broken one.
     let wanted = match (environment, text.as_str().strip_prefix(SANDBOX)) {
@@ -103,30 +125,56 @@ pub(super) fn judge(
         }
     };
     match Quirk::of(wanted) {
-        None => Verdict::take(key, accepted()),
-        Some(Quirk::Gone) => gone("Unregistered", Some(call.now_ms)),
-        Some(Quirk::Bad) => refuse(Reason::BAD_DEVICE_TOKEN),
-        Some(Quirk::Throttled { retry_after_s }) => Verdict::refuse(with_retry_after(
-            Reason(429, "TooManyRequests").answer(),
-            retry_after_s,
-        )),
-        Some(Quirk::Internal) => refuse(Reason(500, "InternalServerError")),
-        Some(Quirk::Unavailable) => refuse(Reason(503, "ServiceUnavailable")),
-        Some(Quirk::Unauthorised) => refuse(Reason::INVALID_TOKEN),
-        Some(Quirk::Slow(delay)) => Verdict::take(key, accepted()).after(delay),
-        Some(Quirk::Hang) => Verdict::take(key, Act::Silence),
-        Some(Quirk::Lost) => Verdict::take(key, Act::Cut),
-        Some(Quirk::Reset) => Verdict::end(Act::Reset),
-        Some(Quirk::Goaway) => Verdict::end(Act::Goaway),
-        Some(Quirk::Html502) => Verdict::refuse(html_answer(StatusCode::BAD_GATEWAY)),
+        None => Verdict::take(key, accepted(environment)),
+        Some(quirk) => {
+            let gone = gone("Unregistered", Some(call.now_ms));
+            of_quirk(quirk, key, gone, (Reason::BAD_DEVICE_TOKEN, environment))
+        }
     }
 }
 
-fn accepted() -> Act {
-    Act::Answer(Response::new(Bytes::new()))
+/// What a quirk makes of a push; `gone` and `bad` are the answers about the
+/// address itself.
+pub(super) fn of_quirk(
+    quirk: Quirk,
+    key: Key,
+    gone: Verdict,
+    (bad, environment): (Reason, Environment),
+) -> Verdict {
+    let refuse = |reason: Reason| Verdict::refuse(reason.answer());
+    match quirk {
+        Quirk::Gone => gone,
+        Quirk::Bad => refuse(bad),
+        Quirk::Throttled { retry_after_s } => Verdict::refuse(with_retry_after(
+            Reason(429, "TooManyRequests").answer(),
+            retry_after_s,
+        )),
+        Quirk::Internal => refuse(Reason(500, "InternalServerError")),
+        Quirk::Unavailable => refuse(Reason(503, "ServiceUnavailable")),
+        Quirk::Unauthorised => refuse(Reason::INVALID_TOKEN),
+        Quirk::Slow(delay) => Verdict::take(key, accepted(environment)).after(delay),
+        Quirk::Hang => Verdict::take(key, Act::Silence),
+        Quirk::Lost => Verdict::take(key, Act::Cut),
+        Quirk::Reset => Verdict::end(Act::Reset),
+        Quirk::Goaway => Verdict::end(Act::Goaway),
+        Quirk::Html502 => Verdict::refuse(html_answer(StatusCode::BAD_GATEWAY)),
+    }
 }
 
-fn judge_code(code: Code, key: Key, now_ms: u64) -> Verdict {
+/// Apple's name for a push in its delivery log, which the sandbox tells.
+const UNIQUE_ID: HeaderName = HeaderName::from_static("apns-unique-id");
+
+pub(super) fn accepted(environment: Environment) -> Act {
+    let mut answer = Response::new(Bytes::new());
+    if environment == Environment::Sandbox {
+        let id = HeaderValue::from_str(&uuid::Uuid::now_v7().to_string())
+            .expect("a UUID is hex digits and hyphens");
+        answer.headers_mut().insert(UNIQUE_ID, id);
+    }
+    Act::Answer(answer)
+}
+
+fn judge_code(code: Code, key: Key, (now_ms, environment): (u64, Environment)) -> Verdict {
     let refuse = |status, reason| Verdict::refuse(Reason(status, reason).answer());
     match code.digits {
         0x0410 => gone("Unregistered", Some(now_ms)),
@@ -144,12 +192,12 @@ fn judge_code(code: Code, key: Key, now_ms: u64) -> Verdict {
         )),
         0x0502 => Verdict::refuse(html_answer(StatusCode::BAD_GATEWAY)),
         0x000a => refuse(400, "NoReasonThatAppleKnows"),
-        0x000b => Verdict::take(key, accepted()).after(code.wait),
+        0x000b => Verdict::take(key, accepted(environment)).after(code.wait),
         0x000c => Verdict::take(key, Act::Silence),
         0x000d => Verdict::take(key, Act::Cut),
         0x000e => Verdict::end(Act::RefuseStream),
         0x000f => Verdict::end(Act::Goaway),
-        _ => Verdict::take(key, accepted()),
+        _ => Verdict::take(key, accepted(environment)),
     }
 }
 

@@ -10,10 +10,10 @@ use super::Call;
 use super::apns_device::Reason;
 
 pub(super) const APNS_ID: HeaderName = HeaderName::from_static("apns-id");
-const PUSH_TYPE: HeaderName = HeaderName::from_static("apns-push-type");
-const TOPIC: HeaderName = HeaderName::from_static("apns-topic");
-const PRIORITY: HeaderName = HeaderName::from_static("apns-priority");
-const EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
+pub(super) const PUSH_TYPE: HeaderName = HeaderName::from_static("apns-push-type");
+pub(super) const TOPIC: HeaderName = HeaderName::from_static("apns-topic");
+pub(super) const PRIORITY: HeaderName = HeaderName::from_static("apns-priority");
+pub(super) const EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
 const COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id");
 
 /// Headers that may stand once.
@@ -130,9 +130,9 @@ fn check_priority(headers: &HeaderMap, push_type: Option<&str>) -> Result<(), Re
     }
 }
 
-/// The sender's id, or one that is made for it.
-pub(super) fn apns_id(headers: &HeaderMap) -> HeaderValue {
-    match headers.get(APNS_ID) {
+/// The sender's id, under whichever name, or one that is made for it.
+pub(super) fn sent_id(headers: &HeaderMap, name: &HeaderName) -> HeaderValue {
+    match headers.get(name) {
         Some(id) if is_uuid(id.as_bytes()) => id.clone(),
         _ => HeaderValue::from_str(&uuid::Uuid::now_v7().to_string())
             .expect("a UUID is hex digits and hyphens"),
@@ -140,7 +140,7 @@ pub(super) fn apns_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// 8-4-4-4-12 hex digits.
-fn is_uuid(text: &[u8]) -> bool {
+pub(super) fn is_uuid(text: &[u8]) -> bool {
     text.len() == 36
         && text.iter().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => *byte == b'-',

@@ -44,6 +44,7 @@ pub(crate) struct Fcm {
     max_streams: u32,
     quota_per_minute: Option<u32>,
     minute: Window,
+    ramp: Option<(u32, Mutex<Ramp>)>,
     device_per_minute: Option<u32>,
     devices: Mutex<Devices>,
     rules: Rules,
@@ -72,6 +73,31 @@ impl Devices {
     }
 }
 
+/// How much was sent in this second and in the one before.
+#[derive(Default)]
+struct Ramp {
+    began: Option<Instant>,
+    now: u32,
+    before: u32,
+}
+
+impl Ramp {
+    /// Whether one more is no steeper than so many a second more than before.
+    fn take(&mut self, slope: u32, now: Instant) -> bool {
+        match self.began.map(|began| now.saturating_duration_since(began).as_secs()) {
+            Some(0) => {}
+            passed => {
+                self.before = if passed == Some(1) { self.now } else { 0 };
+                self.began = Some(now);
+                self.now = 0;
+            }
+        }
+        let fits = self.now < self.before.saturating_add(slope);
+        self.now += u32::from(fits);
+        fits
+    }
+}
+
 /// What is remembered of one connection: the last credential that was good, so
 /// that the next request costs a comparison.
 #[derive(Default)]
@@ -87,6 +113,7 @@ impl Fcm {
             max_streams: settings.fcm_max_streams,
             quota_per_minute: settings.fcm_quota_per_minute,
             minute: Window::new(MINUTE),
+            ramp: settings.fcm_ramp_per_second.map(|slope| (slope, Mutex::default())),
             device_per_minute: settings.fcm_device_per_minute,
             devices: Mutex::default(),
             rules: Rules {
@@ -112,6 +139,12 @@ impl Fcm {
             && !self.minute.take(quota, clock::instant())
         {
             return Verdict::refuse(fcm_answer::project_quota(None));
+        }
+        if let Some((slope, ramp)) = &self.ramp
+            && !lock(ramp).take(*slope, clock::instant())
+        {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Verdict::refuse(fcm_answer::failing(status, None));
         }
         let name = self.name(call.now_ms);
         if message.validate_only {
@@ -152,6 +185,7 @@ impl Vendor for Fcm {
         Streams {
             at_first: self.max_streams,
             proven: self.max_streams,
+            relapses: false,
             excess: Excess::Goaway("exceeded_max_concurrent_streams"),
         }
     }
@@ -314,4 +348,20 @@ fn judge_special(special: &str, target: &str, key: Key, name: &str, now_ms: u64)
         }
     };
     Verdict::refuse(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_grows_by_its_slope_each_second_and_starts_anew_after_a_pause() {
+        let start = clock::instant();
+        let mut ramp = Ramp::default();
+        let mut taken = |second: u64| {
+            let now = start + Duration::from_secs(second);
+            (0..100).filter(|_| ramp.take(10, now)).count()
+        };
+        assert_eq!([0, 1, 2, 4].map(&mut taken), [10, 20, 30, 10]);
+    }
 }

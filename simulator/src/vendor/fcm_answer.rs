@@ -194,9 +194,19 @@ pub(super) fn project_quota(retry_after_s: Option<u64>) -> Answer {
     with_retry_after(answer, retry_after_s)
 }
 
-/// A fault of the server, by its status.
+/// A fault of the server, by its status; 403: the API is not enabled.
 pub(super) fn failing(status: StatusCode, retry_after_s: Option<u64>) -> Answer {
     let answer = match status.as_u16() {
+        403 => error(
+            403,
+            "PERMISSION_DENIED",
+            "Firebase Cloud Messaging API has not been used in project simulated-project before or \
+             it is disabled.",
+            &[error_info(
+                "SERVICE_DISABLED",
+                &json!({"service": "fcm.googleapis.com", "consumer": "projects/simulated-project"}),
+            )],
+        ),
         500 => error(500, "INTERNAL", "Internal error encountered.", &[fcm_error("INTERNAL")]),
         503 => error(
             503,

@@ -1,13 +1,13 @@
 //! Signed tokens, read strictly.
 //!
 //! Apple is known to accept padded base64 and DER signatures as well. A stand-in
-//! that judges must not: what only one vendor's leniency lets through is a fault
-//! of the sender (RFC 7515, section 2, and RFC 7518, section 3.4, allow one form
-//! each). Signatures are verified for real.
+//! that judges does not unless it is told to: what only one vendor's leniency lets
+//! through is a fault of the sender (RFC 7515, section 2, and RFC 7518, section
+//! 3.4, allow one form each). Signatures are verified for real.
 
 use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 /// A token whose parts were read, and whose signature was not looked at yet.
@@ -24,8 +24,18 @@ pub(super) struct Header {
     pub(super) kid: Option<String>,
 }
 
+/// How a token's parts may be spelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// base64url without padding.
+    Strict,
+    /// Also plain base64, and with padding.
+    Lenient,
+}
+
 impl<'a> Jwt<'a> {
-    pub(super) fn read(token: &'a str) -> Option<Self> {
+    pub(super) fn read(token: &'a str, spelling: Spelling) -> Option<Self> {
+        let decode = |part| decode(part, spelling);
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         Some(Self {
@@ -58,8 +68,17 @@ impl<'a> Jwt<'a> {
     }
 }
 
-fn decode(part: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(part).ok()
+fn decode(part: &str, spelling: Spelling) -> Option<Vec<u8>> {
+    let strict = URL_SAFE_NO_PAD.decode(part).ok();
+    match spelling {
+        Spelling::Strict => strict,
+        Spelling::Lenient => {
+            let bare = part.trim_end_matches('=');
+            strict
+                .or_else(|| STANDARD_NO_PAD.decode(bare).ok())
+                .or_else(|| URL_SAFE_NO_PAD.decode(bare).ok())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +104,7 @@ AWGODZloYcDSsbCZ0TgwhiO8O+xBY2cTw/TOYiFrPjDUDbakCzxoSsyz
     #[test]
     fn foreign_token_is_verified() {
         let key = rcgen::KeyPair::from_pem(KEY).unwrap();
-        let jwt = Jwt::read(TOKEN).unwrap();
+        let jwt = Jwt::read(TOKEN, Spelling::Strict).unwrap();
         assert!(jwt.is_signed_by(&ECDSA_P256_SHA256_FIXED, key.public_key_raw()));
         assert_eq!(jwt.text("iss"), Some("DEF123GHIJ"));
         assert_eq!(jwt.time("iat"), Some(1_700_000_000));
@@ -93,11 +112,12 @@ AWGODZloYcDSsbCZ0TgwhiO8O+xBY2cTw/TOYiFrPjDUDbakCzxoSsyz
 
     #[test]
     fn padding_and_changed_claims_are_refused() {
-        assert!(Jwt::read(&format!("{TOKEN}==")).is_none());
+        assert!(Jwt::read(&format!("{TOKEN}=="), Spelling::Strict).is_none());
+        assert!(Jwt::read(&format!("{TOKEN}=="), Spelling::Lenient).is_some());
         let key = rcgen::KeyPair::from_pem(KEY).unwrap();
         let changed = TOKEN.replacen("MDAwfQ", "MDAxfQ", 1);
         assert_ne!(changed, TOKEN);
-        let jwt = Jwt::read(&changed).unwrap();
+        let jwt = Jwt::read(&changed, Spelling::Strict).unwrap();
         assert!(!jwt.is_signed_by(&ECDSA_P256_SHA256_FIXED, key.public_key_raw()));
     }
 }

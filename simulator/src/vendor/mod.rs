@@ -7,7 +7,9 @@
 //! implements [`Vendor`], and one line where the simulator starts its doors.
 
 pub(crate) mod apns;
-mod apns_device;
+mod apns_broadcast;
+mod apns_channels;
+pub(crate) mod apns_device;
 mod apns_headers;
 pub(crate) mod fcm;
 mod fcm_answer;
@@ -102,6 +104,8 @@ pub(crate) struct Streams {
     pub(crate) at_first: u32,
     /// After it.
     pub(crate) proven: u32,
+    /// Whether a refused push brings the first limit back until one is taken.
+    pub(crate) relapses: bool,
     /// What a stream beyond the limit gets.
     pub(crate) excess: Excess,
 }

@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, StatusCode, header, request};
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::jwt::Jwt;
+use super::jwt::{Jwt, Spelling};
 use super::{Answer, Call, Fault, Verdict, html_answer, json_answer, with_retry_after};
 use crate::identity;
 use crate::ledger::lock;
@@ -114,7 +114,8 @@ impl OAuth {
     }
 
     fn check_assertion(&self, assertion: &str, now_s: u64) -> Result<(), Refusal> {
-        let jwt = Jwt::read(assertion).ok_or(Refusal("invalid_grant", "Bad Request"))?;
+        let jwt = Jwt::read(assertion, Spelling::Strict)
+            .ok_or(Refusal("invalid_grant", "Bad Request"))?;
         if jwt.header.alg != "RS256" || !jwt.is_signed_by(&RSA_PKCS1_2048_8192_SHA256, &self.key) {
             return Err(Refusal("invalid_grant", "Invalid JWT Signature."));
         }

@@ -9,7 +9,8 @@ use crate::faults::Quirk;
 use crate::ledger::{Key, lock};
 
 /// An ordinary web server's limit.
-pub(super) const STREAMS: Streams = Streams { at_first: 250, proven: 250, excess: Excess::Refuse };
+pub(super) const STREAMS: Streams =
+    Streams { at_first: 250, proven: 250, relapses: false, excess: Excess::Refuse };
 
 /// A refusal that an address asks for.
 #[derive(Clone, Copy)]

@@ -222,7 +222,12 @@ fn address_of(kind: &Kind) -> Value {
     let choices: Vec<_> = with(Need::OneOf).map(|field| format!("`{}`", field.name)).collect();
     let one = format!("Exactly one of {}.", choices.join(", "));
     for field in kind.fields {
-        let about = (field.need == Need::OneOf).then_some(&*one);
+        let about = match field.need {
+            Need::Required | Need::Optional => None,
+            Need::OneOf => Some(one.clone()),
+            Need::Unless(other) => Some(format!("Required, or `{other}`.")),
+        };
+        let about = about.as_deref();
         properties.insert(field.name.to_owned(), line(1, MAX_ADDRESS_FIELD, about));
     }
     let required = with(Need::Required).map(|field| field.name);
@@ -233,8 +238,13 @@ fn address_of(kind: &Kind) -> Value {
         "required": std::iter::once("kind").chain(required).collect::<Vec<_>>(),
         "properties": properties,
     });
-    let choices: Vec<_> =
-        with(Need::OneOf).map(|field| json!({"required": [field.name]})).collect();
+    // A field, or the one in its place.
+    let either = kind.fields.iter().filter_map(|field| match field.need {
+        Need::Unless(other) => Some([field.name, other]),
+        Need::Required | Need::Optional | Need::OneOf => None,
+    });
+    let names = with(Need::OneOf).map(|field| field.name).chain(either.flatten());
+    let choices: Vec<_> = names.map(|name| json!({"required": [name]})).collect();
     if !choices.is_empty() {
         shape["oneOf"] = choices.into();
     }

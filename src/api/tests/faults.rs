@@ -124,6 +124,10 @@ async fn faults_of_addresses() {
         ),
         (address(json!({"kind": "apns"})), "/to/0/addresses/0/token required: is required"),
         (
+            address(json!({"kind": "apns", "token": "ab", "channel": "YQ=="})),
+            "/to/0/addresses/0 conflict: needs exactly one of token, channel",
+        ),
+        (
             address(json!({"kind": "apns", "token": 7})),
             "/to/0/addresses/0/token wrong_type: must be a string, not a number",
         ),

@@ -7,11 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use pushyard_providers::stream::Tokens;
+use pushyard_providers::template::{Filling, Slot};
 use pushyard_providers::{
     Address, Answer, Call, Dedup, Gauge, Invalid, Outcome, Parts, Payload, ProbeProfile, Profile,
     Proves, Provider, Push, Template, VendorRequest,
@@ -22,9 +23,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::api::{ApiState, Authenticator, Client, KeyHash, router};
+use crate::api::{ApiState, Authenticator, Client, KeyHash, routers};
 use crate::clock::{Clock, Utc};
-use crate::dispatch::{Cancelled, Command, Dispatcher, Limits, Received, Rejected, Replayed};
+use crate::dispatch::{
+    Cancelled, Command, Dispatcher, Engine, Limits, Received, Rejected, Replayed, Settings,
+};
 use crate::feedback::Receipts;
 use crate::model::{self, DeliveryId, Device, EventId, Gone, Message, MessageId, Progress, User};
 use crate::routing::{
@@ -76,11 +79,21 @@ impl Provider for TestProvider {
             let pointer = format!("/overrides/{}/refused", self.profile.kind);
             return Err(Invalid::at("override", pointer, "is refused"));
         }
-        Ok(Payload { body: Template::new(&Value::Null), headers: Vec::new(), detail: None })
+        let body = serde_json::json!({"to": Slot::Address.marker(), "title": title});
+        Ok(Payload { body: Template::new(&body), headers: Vec::new(), detail: None })
     }
 
-    fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        Err(Invalid::new("test", ""))
+    fn request(&self, call: &Call) -> Result<VendorRequest, Invalid> {
+        let token = call.address.get("token").unwrap_or_default();
+        let filling = Filling { address: token, delivery: "", pushyard: "", ttl: 0, expires_at: 0 };
+        let uri = format!("https://{}.example/send/{token}", self.profile.kind);
+        let pushyard = call.pushyard.parse().unwrap();
+        Ok(VendorRequest {
+            method: Method::POST,
+            uri: uri.parse().unwrap(),
+            headers: [(HeaderName::from_static("x-push"), pushyard)].into_iter().collect(),
+            body: call.payload.body.render(&filling),
+        })
     }
 
     fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {
@@ -418,8 +431,9 @@ impl House {
         driver.spawn(drive(inbox, Arc::clone(&world)));
         let (clock, closed) = (Arc::new(Clock::default()), CancellationToken::new());
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
-        let router = router(ApiState {
+        let (router, _) = routers(ApiState {
             stream_tokens: Some(Arc::new(Tokens::new(b"secret"))),
+            stream_hub: None,
             catalog: Arc::new(ArcSwap::from_pointee(catalog())),
             dispatcher: Dispatcher::new(commands),
             store: Arc::new(FakeStore(Arc::clone(&world))),
@@ -451,6 +465,7 @@ impl House {
     /// The metrics as text.
     pub(super) fn metrics(&self) -> String {
         let text = self.telemetry.metrics().scrape(&Scrape {
+            usable_tiers: Vec::new(),
             providers: Vec::new(),
             queue: [("queued", 0), ("sending", 0), ("waiting", 0)],
             oldest: Vec::new(),
@@ -502,6 +517,12 @@ async fn drive(mut inbox: mpsc::Receiver<Command>, world: Arc<Mutex<World>>) {
             }
             Command::Live(id, reply) => {
                 drop(reply.send(world.live.get(&id).cloned().unwrap_or_default()));
+            }
+            Command::Explain(asked, reply) => {
+                let now = Clock::default().now();
+                let (settings, limits) = (Settings::default(), Limits::default());
+                let engine = Engine::new(Arc::new(catalog()), settings, limits, now, 7);
+                let _ = reply.send(engine.explain(&asked, now));
             }
         }
     }

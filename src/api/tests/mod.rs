@@ -3,6 +3,7 @@
 mod batch;
 mod calls;
 mod description;
+mod explain;
 mod faults;
 mod harness;
 mod receipts;

@@ -4,8 +4,8 @@
 //! ports, so that the figures contain everything a user pays for: HTTP, the
 //! durable commit, TLS and HTTP/2 towards the vendors. Each subcommand answers
 //! one question: how much (`throughput`), how fast, also while a vendor fails
-//! (`latency`), what a whole outage does (`failover`), and whether a kill loses
-//! anything (`crash`). A run that lost an accepted delivery ends with exit code
+//! (`latency`), what a whole outage does (`failover`), whether a kill loses
+//! anything (`crash`), and how many devices it holds (`stream`). A run that lost an accepted delivery ends with exit code
 //! 1, whatever it measured.
 
 mod crash;
@@ -14,6 +14,7 @@ mod fault;
 mod figures;
 mod latency;
 mod report;
+mod stream;
 mod throughput;
 
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ enum Bench {
     Failover(failover::FailoverArgs),
     /// Kill the router under load and count what was lost
     Crash(crash::CrashArgs),
+    /// Hold many devices on the stream listener, and send to all of them
+    Stream(stream::StreamArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -81,6 +84,7 @@ pub(super) async fn run(args: BenchArgs, json: bool) -> ExitCode {
         Bench::Latency(args) => until_interrupted(Box::pin(latency::run(args, json))).await,
         Bench::Failover(args) => until_interrupted(Box::pin(failover::run(args, json))).await,
         Bench::Crash(args) => until_interrupted(Box::pin(crash::run(args, json))).await,
+        Bench::Stream(args) => until_interrupted(Box::pin(stream::run(args, json))).await,
     };
     match ended {
         Ok(0) => ExitCode::SUCCESS,

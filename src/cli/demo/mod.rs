@@ -128,7 +128,7 @@ fn welcome(stage: &Stage, args: &DemoArgs) {
     say(format_args!(
         "{} messages a second for {} s, each to a device that APNs reaches, or else FCM.\n\
          Vendors are simulated and will fail. While it runs:\n\
-         \n  api        http://{api}/v1/messages\n  providers  http://{admin}/admin/v1/providers\n  \
+         \n  api        http://{api}/v1/messages\n  console    http://{admin}/\n  providers  http://{admin}/admin/v1/providers\n  \
          metrics    http://{admin}/metrics\n",
         args.rate,
         args.duration.as_secs_f64(),

@@ -8,7 +8,7 @@
 //! used by the server.
 
 pub(crate) mod admin;
-mod child;
+pub(crate) mod child;
 pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod figures;
@@ -18,7 +18,7 @@ pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod stage;
 pub(crate) mod tally;
-mod wire;
+pub(crate) mod wire;
 
 use std::fmt::Display;
 use std::future::Future;

@@ -1,10 +1,12 @@
 //! `pushyard send`: one message from the command line, or many from a file.
 //!
 //! It only builds what the API takes and shows what the API answers; what is
-//! valid is the router's to say. `recipient` reads `--to`, `report` shows what
-//! became of a message, `batch` streams a file.
+//! valid is the router's to say. `recipient` reads `--to`, `content` all else that
+//! makes a message (`explain` takes the same two), `report` shows what became of it,
+//! `batch` streams a file.
 
 mod batch;
+mod content;
 mod recipient;
 mod report;
 
@@ -12,14 +14,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::client::{ANSWER_TIMEOUT, Client};
 use super::failure::Failure;
 use super::ui::{self, Ui};
-use recipient::Recipient;
+pub(super) use content::Content;
+pub(super) use recipient::{Recipient, recipient};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,53 +50,12 @@ pub(super) struct SendArgs {
     /// stands another address of the same recipient (fcm:TOKEN), a field of the address before
     /// (app=com.example.shop, provider=fcm-eu), or ref= and region= of the recipient. user:NAME is
     /// a registered user. JSON as in the API's `to` works too.
-    #[arg(long, value_name = "KIND:TOKEN", value_parser = recipient::recipient)]
+    #[arg(long, value_name = "KIND:TOKEN", value_parser = recipient)]
     #[arg(required_unless_present = "file")]
     to: Vec<Recipient>,
 
-    /// The notification's title
-    #[arg(long)]
-    title: Option<String>,
-    /// The notification's text
-    #[arg(long)]
-    body: Option<String>,
-    /// The notification's picture
-    #[arg(long, value_name = "URL")]
-    image: Option<String>,
-    /// What a tap on the notification opens
-    #[arg(long, value_name = "URL")]
-    click: Option<String>,
-    /// The notification's sound; `default` is the device's
-    #[arg(long)]
-    sound: Option<String>,
-    /// The number on the app's icon
-    #[arg(long, value_name = "N")]
-    badge: Option<u32>,
-    /// Data for the app; repeat it for more
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    data: Vec<(String, String)>,
-
-    /// How urgent it is; high unless there is only data
-    #[arg(long)]
-    priority: Option<Priority>,
-    /// How long it is worth delivering, as 30s, 4h, 7d; 24h unless given, 0s is now or never
-    #[arg(long, value_name = "DURATION")]
-    ttl: Option<String>,
-    /// Newer messages with the same key take the place of older ones
-    #[arg(long, value_name = "KEY")]
-    collapse_key: Option<String>,
-    /// The route it takes
-    #[arg(long, value_name = "NAME")]
-    route: Option<String>,
-    /// When to deliver it, as 2026-12-01T08:00:00Z
-    #[arg(long, value_name = "TIME")]
-    deliver_at: Option<String>,
-    /// What to do when a vendor may or may not have taken it
-    #[arg(long)]
-    on_ambiguous: Option<OnAmbiguous>,
-    /// A note of your own that its view shows; repeat it for more
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    metadata: Vec<(String, String)>,
+    #[command(flatten)]
+    content: Content,
     /// Sending it again with the same key within 24 hours sends nothing new
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -105,20 +67,6 @@ pub(super) struct SendArgs {
     /// Send the messages in this file, one JSON object a line; - is standard input
     #[arg(long, value_name = "FILE", help_heading = "Many messages")]
     file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Priority {
-    High,
-    Normal,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OnAmbiguous {
-    /// Send it again: it may arrive twice
-    Resend,
-    /// Leave it: it may not arrive
-    Stop,
 }
 
 /// `--wait`, as it was written and as it was understood.
@@ -133,7 +81,7 @@ pub(super) async fn run(args: SendArgs, client: Client, ui: &Ui) -> Result<ExitC
     match &args.file {
         Some(file) if args.is_file_alone() => batch::run(&client, file, ui).await,
         Some(_) => Err(usage("--file goes with none of the options that make up a message")),
-        None if args.is_empty() => {
+        None if args.content.is_empty() => {
             Err(usage("there is nothing to send: give it a --title, a --body or --data"))
         }
         None => send_one(&args, &client, ui).await,
@@ -166,45 +114,7 @@ async fn send_one(args: &SendArgs, client: &Client, ui: &Ui) -> Result<ExitCode,
 impl SendArgs {
     /// The body of `POST /v1/messages`.
     fn message(&self) -> Value {
-        let to: Vec<&Value> = self.to.iter().map(|recipient| &recipient.0).collect();
-        let mut message = Map::from_iter([("to".to_owned(), json!(to))]);
-        let mut set = |name: &str, value: Option<Value>| {
-            value.map(|value| message.insert(name.to_owned(), value));
-        };
-        let text = |value: &Option<String>| value.as_deref().map(Value::from);
-        set("notification", self.notification());
-        set("data", object(&self.data));
-        set("priority", self.priority.as_ref().map(word));
-        set("ttl", text(&self.ttl));
-        set("collapse_key", text(&self.collapse_key));
-        set("route", text(&self.route));
-        set("deliver_at", text(&self.deliver_at));
-        set("on_ambiguous", self.on_ambiguous.as_ref().map(word));
-        set("metadata", object(&self.metadata));
-        Value::Object(message)
-    }
-
-    fn notification(&self) -> Option<Value> {
-        let texts = [
-            ("title", &self.title),
-            ("body", &self.body),
-            ("image", &self.image),
-            ("url", &self.click),
-            ("sound", &self.sound),
-        ];
-        let mut notification: Map<String, Value> = texts
-            .into_iter()
-            .filter_map(|(name, text)| Some((name.to_owned(), Value::from(text.as_deref()?))))
-            .collect();
-        if let Some(badge) = self.badge {
-            notification.insert("badge".to_owned(), Value::from(badge));
-        }
-        (!notification.is_empty()).then_some(Value::Object(notification))
-    }
-
-    /// Whether there is neither notification nor data.
-    fn is_empty(&self) -> bool {
-        self.notification().is_none() && self.data.is_empty()
+        self.content.message(&self.to)
     }
 
     /// Whether nothing says what a message should be.
@@ -216,24 +126,6 @@ impl SendArgs {
 
 fn usage(wrong: &str) -> Failure {
     Failure::Usage("send", wrong.to_owned())
-}
-
-/// The word on the command line is the API's.
-fn word(value: &impl ValueEnum) -> Value {
-    Value::from(value.to_possible_value().map(|value| value.get_name().to_owned()))
-}
-
-fn object(pairs: &[(String, String)]) -> Option<Value> {
-    let object: Map<_, _> =
-        pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-    (!object.is_empty()).then_some(Value::Object(object))
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
-    }
 }
 
 fn wait(text: &str) -> Result<Wait, String> {
@@ -320,8 +212,8 @@ mod tests {
 
     #[test]
     fn a_message_needs_content_and_a_file_stands_alone() {
-        assert!(args(&["--to", "fcm:e1"]).is_empty());
-        assert!(!args(&["--to", "fcm:e1", "--badge", "0"]).is_empty());
+        assert!(args(&["--to", "fcm:e1"]).content.is_empty());
+        assert!(!args(&["--to", "fcm:e1", "--badge", "0"]).content.is_empty());
         assert!(args(&["--file", "-"]).is_file_alone());
         for more in [["--title", "Paid"], ["--wait", "1s"], ["--idempotency-key", "k"]] {
             let words: Vec<_> = ["--file", "-"].into_iter().chain(more).collect();

@@ -19,7 +19,7 @@ const RECIPIENT_FIELDS: [&str; 2] = ["ref", "region"];
 
 /// An element of the API's `to`.
 #[derive(Clone)]
-pub(super) struct Recipient(pub(super) Value);
+pub(in crate::cli) struct Recipient(pub(super) Value);
 
 impl std::fmt::Debug for Recipient {
     /// Without the tokens.
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Recipient {
 ///
 /// # Errors
 /// What is wrong with it, for people.
-pub(super) fn recipient(text: &str) -> Result<Recipient, String> {
+pub(in crate::cli) fn recipient(text: &str) -> Result<Recipient, String> {
     if text.starts_with('{') {
         return serde_json::from_str(text)
             .map(Recipient)
@@ -145,7 +145,7 @@ impl Address {
 /// The field that a bare value is for: the first that an address must have, or
 /// else may have.
 fn principal_field(kind: &Kind) -> &'static str {
-    let must = |need| matches!(need, Need::Required | Need::OneOf);
+    let must = |need| matches!(need, Need::Required | Need::OneOf | Need::Unless(_));
     let first = kind.fields.iter().find(|field| must(field.need)).or(kind.fields.first());
     first.map_or("token", |field| field.name)
 }

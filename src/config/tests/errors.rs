@@ -157,6 +157,7 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
         tls("admin", "empty", "words"),
         tls("admin", "words", "gone.pem"),
         tls("admin", "broken.pem", "key.pem"),
+        tls("stream", "cert.pem", "other-key.pem"),
         "[server]\ntls = {}\n[admin]\ntls = true".to_owned(),
         "[server]\ntls = { cert = \"cert.pem\", keys = \"key.pem\" }".to_owned(),
     ];
@@ -166,6 +167,7 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
     2:16: admin.tls.cert: file conf/empty is empty
     2:31: admin.tls.key: file conf/gone.pem does not exist; relative paths begin at the configuration file
     2:16: admin.tls.cert: file conf/broken.pem: the first certificate in it cannot be read
+    2:34: stream.tls.key: file conf/other-key.pem: is not the key of the first certificate in cert
     2:7: server.tls.cert: is required
     2:7: server.tls.key: is required
     4:7: admin.tls: must be a table, not true or false
@@ -181,14 +183,14 @@ fn keys_of_later_releases_are_named_as_such() {
         "[egress]\nallow_networks = []",
         "[store]\nengine = \"jetstream\"",
         "[[providers]]\nid = \"n\"\nkind = \"mqtt\"\nendpoint = \"https://mqtt.example.com\"",
-        "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"broadcast\"",
+        "[[routes]]\nname = \"a\"\ntiers = [[]]\nbalance = \"fastest\"",
     ]), @r##"
     1:2: egress: is not part of this release; remove it
     1:2: egress: is not part of this release; remove it
     2:10: store.engine: "jetstream" is not part of this release; it must be "embedded"
     3:8: providers[0].kind: "mqtt" is not part of this release; it must be "apns", "fcm", "ntfy", "gotify", "webhook" or "stream"
     3:10: routes[0].tiers[0]: is empty; name a provider or remove the tier
-    4:11: routes[0].balance: "broadcast" is not part of this release; it must be "weighted", "round_robin", "least_latency" or "cheapest"
+    4:11: routes[0].balance: "fastest" is not known; it must be "weighted", "round_robin", "least_latency", "cheapest" or "broadcast"
     "##);
 }
 

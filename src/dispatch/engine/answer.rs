@@ -10,7 +10,7 @@ use super::super::retry::backoff;
 use super::{AttemptId, Effect, Engine, Fact, Flight};
 use crate::clock::{Now, millis};
 use crate::model::{Attempt, Excluded, Reason, State};
-use crate::routing::{Candidate, Ended, LeftOut};
+use crate::routing::{Candidate, Ended, LeftOut, Pass};
 
 impl Engine {
     pub(super) fn answered(
@@ -54,7 +54,12 @@ impl Engine {
             self.address_gone(&flight, answer, now, effects);
         }
         let situation = self.situation(&flight, key_alive);
-        match decide(answer, &situation) {
+        let verdict = decide(answer, &situation);
+        if self.track(at).fan.is_some() {
+            self.fan_answered(&flight, answer, verdict, now, effects);
+            return;
+        }
+        match verdict {
             Verdict::Settle(state, reason) => self.settle(at, state, reason, now, effects),
             Verdict::Repeat(after) => self.repeat(&flight, after, now, effects),
             Verdict::Next(tried) => self.go_on(&flight, tried, answer.outcome, now, effects),
@@ -74,8 +79,10 @@ impl Engine {
         let settings = &self.catalog.provider(flight.candidate.provider).settings;
         let (provider, kind) = (settings.id.clone(), settings.kind);
         let elapsed = now.instant.saturating_duration_since(flight.started.instant);
+        let fan = self.track(flight.stub).fan;
         let attempt = Attempt {
-            n: flight.n,
+            // Those that are in flight together are counted as they end.
+            n: fan.map_or(flight.n, |_| self.track(flight.stub).progress.tries + 1),
             provider: provider.clone(),
             kind: kind.into(),
             address: flight.candidate.address,
@@ -91,12 +98,18 @@ impl Engine {
         track.last = Some((flight.candidate.provider, answer.outcome));
         let progress = &mut track.progress;
         progress.record(attempt);
-        progress.provider = Some(provider);
+        if let Some(over) = &flight.passed_over {
+            progress.passed_over.get_or_insert_with(|| over.clone());
+        }
+        let sent = fan.is_some_and(|fan| fan.accepted);
+        if !sent {
+            progress.provider = Some(provider);
+        }
         progress.counted += u16::from(counts(answer.outcome));
         if answer.outcome == Outcome::Ambiguous {
             progress.ambiguous += 1;
         }
-        if answer.outcome == Outcome::Accepted {
+        if answer.outcome == Outcome::Accepted && !sent {
             progress.provider_message_id = answer.vendor_id.clone();
         }
     }
@@ -159,7 +172,20 @@ impl Engine {
         let at = flight.stub;
         self.land(at, now);
         self.mark_tried(flight, tried, now);
-        if !self.candidates_left(at, flight, tried) {
+        let left = self.candidates_left(at, flight, tried);
+        self.move_on(at, left, outcome, now, effects);
+    }
+
+    /// After an attempt that came to this; `left`: some candidate may still do.
+    pub(super) fn move_on(
+        &mut self,
+        at: StubRef,
+        left: bool,
+        outcome: Outcome,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !left {
             let reason = match outcome {
                 Outcome::AddressGone => Reason::Unreachable,
                 Outcome::Accepted
@@ -180,13 +206,13 @@ impl Engine {
         let next =
             if self.draining || self.is_paused(at) { None } else { self.next_in_round(at, now) };
         match next {
-            Some((candidate, panic)) => {
+            Some(candidate) => {
                 let track = self.track(at);
                 (track.progress.state, track.progress.reason) = (State::Waiting, None);
                 self.write_progress(at, now, effects);
                 // Behind those that wait there: a vendor that fails for all would hold up
                 // the fresh ones of the next.
-                self.assign(at, candidate, panic, End::Back, now, effects);
+                self.assign(at, candidate, Pass::Usual, End::Back, now, effects);
             }
             None => self.end_round(at, now, effects),
         }
@@ -197,6 +223,16 @@ impl Engine {
         let at = flight.stub;
         self.board.withdraw(&flight.permit, &flight.candidate.keys, now.instant);
         self.dirty[flight.candidate.provider.at()] = true;
+        let pair = (flight.candidate.provider, flight.candidate.address);
+        let others = self.leave_fan(at);
+        let track = self.track(at);
+        let accepted = track.fan.is_some_and(|fan| fan.accepted);
+        if track.fan.is_some() {
+            track.tried.retain(|tried| *tried != pair);
+        }
+        if others {
+            return;
+        }
         let until = self.deliveries.dispatch_until(at);
         let track = self.track(at);
         track.alone = false;
@@ -210,7 +246,11 @@ impl Engine {
             self.lapse(at, now, effects);
         } else {
             let tried = track.progress.tries > 0;
-            track.progress.state = if tried { State::Waiting } else { State::Queued };
+            track.progress.state = match (accepted, tried) {
+                (true, _) => State::Sent,
+                (false, true) => State::Waiting,
+                (false, false) => State::Queued,
+            };
             (track.progress.reason, track.progress.next_at) = (None, None);
             // Takes the intent back: a crash must not take it for a call.
             self.write_progress(at, now, effects);
@@ -220,7 +260,7 @@ impl Engine {
     }
 
     /// A delivery is in flight no more, and lets those of its collapse key look again.
-    fn land(&mut self, at: StubRef, now: Now) {
+    pub(super) fn land(&mut self, at: StubRef, now: Now) {
         self.take_out(at);
         if self.deliveries.message_of(at).policy.collapses {
             for (other, _) in self.collapse.others(at) {
@@ -231,7 +271,7 @@ impl Engine {
         }
     }
 
-    fn mark_tried(&mut self, flight: &Flight, tried: Tried, now: Now) {
+    pub(super) fn mark_tried(&mut self, flight: &Flight, tried: Tried, now: Now) {
         let (provider, address) = (flight.candidate.provider, flight.candidate.address);
         let built = self.catalog.provider(provider);
         let profile = built.provider.profile();
@@ -265,7 +305,7 @@ impl Engine {
 
     /// After an exclusion the delivery has another shape; whether any candidate
     /// is left in it.
-    fn candidates_left(&mut self, at: StubRef, flight: &Flight, tried: Tried) -> bool {
+    pub(super) fn candidates_left(&mut self, at: StubRef, flight: &Flight, tried: Tried) -> bool {
         match tried {
             Tried::Gone | Tried::KindExcluded => {}
             Tried::NextRound(_) | Tried::WhenUsable | Tried::Rest(_) => return true,
@@ -302,14 +342,19 @@ impl Engine {
     }
 
     /// The next candidate of this round that is usable now.
-    fn next_in_round(&mut self, at: StubRef, now: Now) -> Option<(u8, bool)> {
+    fn next_in_round(&mut self, at: StubRef, now: Now) -> Option<u8> {
         let plan = self.plan_of(at, now);
         // What is tried only in panic is a canary, and goes through the lane.
-        plan.order.first().filter(|_| !plan.panic).map(|first| (*first, plan.panic))
+        plan.order.first().copied().filter(|_| !plan.panic)
     }
 
     /// Every candidate has been tried or is out: wait for a time, or for a key.
     pub(super) fn end_round(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+        let fan = self.deliveries.stubs[at].track.as_mut().and_then(|track| track.fan.take());
+        if fan.is_some_and(|fan| fan.accepted) {
+            self.settle(at, State::Sent, None, now, effects);
+            return;
+        }
         if self.deliveries.message_of(at).now_or_never() && !self.draining {
             self.lapse(at, now, effects);
             return;

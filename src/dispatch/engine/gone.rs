@@ -121,12 +121,23 @@ impl Engine {
         address: &Address,
         now: Now,
     ) -> bool {
+        self.gone_since(&body.message().client, provider, address, now).is_some()
+    }
+
+    /// Since when an address of a client is gone at a provider; `None`: it is not.
+    pub(super) fn gone_since(
+        &self,
+        client: &str,
+        provider: ProviderIndex,
+        address: &Address,
+        now: Now,
+    ) -> Option<Utc> {
         if self.gone.is_empty() {
-            return false;
+            return None;
         }
         let id = &self.catalog.provider(provider).settings.id;
-        let since = self.gone.since(gone_key(&body.message().client, id, address), now.utc);
-        since.is_some_and(|since| !registered_after(address, since))
+        let since = self.gone.since(gone_key(client, id, address), now.utc);
+        since.filter(|since| !registered_after(address, *since))
     }
 
     /// The same of an attempt whose call has not been made.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use pushyard_providers::{Address, Priority};
 
 use super::super::deliveries::{EntryRef, Place, StubRef, Track};
@@ -15,7 +16,7 @@ use crate::model::{
     Attempt, Body, DeliveryId, Durability, Excluded, MessageId, OnAmbiguous, Progress, Reason,
     Recipient, State,
 };
-use crate::routing::{ProviderIndex, Shape};
+use crate::routing::{KeyIndex, ProviderIndex, ProviderSettings, Shape};
 use crate::store::{Health, Intent, Record, Recovered};
 
 /// Accepts that may wait for a commit.
@@ -143,7 +144,7 @@ impl Engine {
     ) -> StubRef {
         let gone = self.gone_candidates(&body.message().client, recipient, now, effects);
         let excluded = track.as_ref().map_or(&[][..], |track| &track.progress.excluded);
-        let shape = self.shape(&body.message().route, recipient, excluded, &gone, now);
+        let shape = self.shape(body, recipient, excluded, &gone, now);
         let shape = self.lanes.join(shape);
         let at = self.deliveries.add_delivery(entry, n, shape);
         self.deliveries.stubs[at].track = track;
@@ -155,7 +156,7 @@ impl Engine {
     /// The candidates that are left to a delivery.
     pub(super) fn shape(
         &mut self,
-        route: &Arc<str>,
+        body: &Body,
         recipient: &Recipient,
         excluded: &[Excluded],
         gone: &[(ProviderIndex, u8)],
@@ -163,21 +164,31 @@ impl Engine {
     ) -> Shape {
         let catalog = self.catalog.clone();
         let out = |provider: ProviderIndex, address: u8| {
-            let id = &catalog.provider(provider).settings.id;
-            let kind = catalog.provider(provider).settings.kind;
-            if gone.contains(&(provider, address)) {
-                return true;
-            }
-            excluded.iter().any(|excluded| match excluded {
-                Excluded::Kind(name) => **name == *kind,
-                Excluded::Candidate { provider, address: at, until: None, .. } => {
-                    provider == id && *at == address
-                }
-                // Those that may come back are looked at when they are planned.
-                Excluded::Candidate { until: Some(_), .. } => false,
-            })
+            let settings = &catalog.provider(provider).settings;
+            // Those that may come back are looked at when they are planned.
+            let for_good = |excluded: &Excluded| match excluded {
+                Excluded::Kind(_) => true,
+                Excluded::Candidate { until, .. } => until.is_none(),
+            };
+            gone.contains(&(provider, address))
+                || excluded.iter().any(|one| for_good(one) && bars(one, settings, address))
         };
-        Shape::of(&catalog, &mut self.board, route, recipient, out, now.instant)
+        let message = body.message();
+        let (route, at_most_once) = (&message.route, message.on_ambiguous == OnAmbiguous::Stop);
+        self.forget_parts(now);
+        let shape = Shape::of(&catalog, &mut self.board, route, recipient, out, now.instant);
+        Shape { at_most_once, ..shape }
+    }
+
+    /// Parts come with addresses, so that there may be any number of them.
+    fn forget_parts(&mut self, now: Now) {
+        if !self.board.is_crowded(now.instant) {
+            return;
+        }
+        let shapes = self.lanes.all().flat_map(|lane| &lane.shape.candidates);
+        let candidates = shapes.chain(self.flights.values().map(|flight| &flight.candidate));
+        let used: HashSet<KeyIndex> = candidates.flat_map(|c| c.keys.iter().copied()).collect();
+        self.board.drop_parts(&|key| used.contains(&key), now.instant);
     }
 
     /// Puts a delivery where it waits for its turn.
@@ -429,6 +440,16 @@ impl Engine {
             }
         }
         oldest
+    }
+}
+
+/// Whether what a delivery's record excludes is this provider's address.
+pub(super) fn bars(excluded: &Excluded, settings: &ProviderSettings, address: u8) -> bool {
+    match excluded {
+        Excluded::Kind(kind) => **kind == *settings.kind,
+        Excluded::Candidate { provider, address: at, .. } => {
+            *provider == settings.id && *at == address
+        }
     }
 }
 

@@ -13,8 +13,11 @@
 mod answer;
 mod effect;
 mod events;
+mod explain;
+mod fan;
 mod gone;
 mod intake;
+mod last_try;
 mod operate;
 mod pick;
 mod probe;
@@ -34,10 +37,11 @@ use rand::{RngExt, SeedableRng};
 
 pub use answer::cut;
 pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use explain::{Asked, BARRED, Barred, Explained, Score, Seen, Weighed};
 pub use recall::Found;
 pub use reshape::Reconfigured;
 pub(super) use view::status_words;
-pub use view::{ProviderView, QueueView, Snapshot};
+pub use view::{KeyView, ProviderView, QueueView, Snapshot};
 
 use super::collapse::Collapse;
 use super::deliveries::{ClientIndex, Deliveries, List, Place, StubRef};
@@ -46,7 +50,8 @@ use super::gone::GoneAddresses;
 use super::{Cancelled, Limits, Received, Settings};
 use crate::clock::{Now, Utc};
 use crate::model::{
-    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, Progress, Reason, State,
+    Body, DeliveryId, Durability, EventId, EventKinds, MessageId, PassedOver, Progress, Reason,
+    State,
 };
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
@@ -109,6 +114,8 @@ pub struct Engine {
     dirty: Vec<bool>,
     safety_wake: std::time::Instant,
     next_spent: std::time::Instant,
+    /// When to look again for those whose life is nearly over.
+    next_last_tries: std::time::Instant,
     /// Since when each provider as a whole has been in its state.
     since: Vec<Utc>,
     /// What time alone changes is looked at from then on, by whichever event
@@ -142,6 +149,8 @@ struct Flight {
     /// Its call was given up; what comes of that is on its way.
     cut: bool,
     n: u32,
+    /// Of the first: who of a better tier could not be used.
+    passed_over: Option<PassedOver>,
     /// The address, as a hash.
     address: u64,
     /// What is sent.
@@ -221,6 +230,7 @@ impl Engine {
             dirty: vec![false; providers],
             safety_wake: now.instant + SAFETY_WAKE,
             next_spent: now.instant + SPENT_EVERY,
+            next_last_tries: now.instant,
             since: vec![now.utc; providers],
             due: now.instant,
             drained: Window::new(std::time::Duration::from_secs(10), now.instant),
@@ -345,7 +355,9 @@ impl Engine {
         let suspects = self.suspects.wake_at(now.instant);
         let orders = self.orders_wake(now);
         let silences = self.silence_wake();
-        [self.board.wake_at(now.instant), on_utc, self.probe_wake(), suspects, orders, silences]
+        let last_tries = self.last_tries_wake(now);
+        let board = self.board.wake_at(now.instant);
+        [board, on_utc, self.probe_wake(), suspects, orders, silences, last_tries]
             .into_iter()
             .flatten()
             .chain(permits)
@@ -379,6 +391,7 @@ impl Engine {
             self.expire_one(at, now, effects);
         }
         self.end_orders(now, effects);
+        self.last_tries(now, effects);
         self.probe_due(now, effects);
         if now.instant >= self.safety_wake {
             self.safety_wake = now.instant + SAFETY_WAKE;
@@ -428,6 +441,11 @@ impl Engine {
         ClientIndex(at as u16)
     }
 
+    /// Whether intents are written for all.
+    fn is_careful(&self, now: Now) -> bool {
+        self.careful_until.is_some_and(|until| now.instant < until)
+    }
+
     /// A number in 0..1.
     fn chance(&mut self) -> f64 {
         self.rng.random()
@@ -443,6 +461,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.take_out(at);
+        let (state, reason) = self.end_of(at, state, reason);
         let began = self.deliveries.not_before(at);
         self.deliveries.note_replay(at, false);
         let entry = self.deliveries.message_of(at);

@@ -34,6 +34,12 @@ impl Orders {
         self.paused_routes.contains(route) || self.paused_clients.contains(client)
     }
 
+    /// What an operator has paused of these two, in a word.
+    pub(super) fn paused(&self, route: &Arc<str>, client: &Arc<str>) -> Option<&'static str> {
+        let client = self.paused_clients.contains(client).then_some("client");
+        self.paused_routes.contains(route).then_some("route").or(client)
+    }
+
     /// The catalog with the overridden routes in it.
     pub(super) fn effective(&self, catalog: &Catalog) -> Catalog {
         let with = |route: &Route| {

@@ -10,18 +10,19 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::super::collapse::Age;
-use super::super::deliveries::{Deliveries, List, Place, StubRef};
+use super::super::deliveries::{Deliveries, List, Place, StubRef, Track};
 use super::super::fair::End;
 use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Order};
 use crate::clock::Now;
-use crate::model::{Body, Durability, OnAmbiguous, Reason, State};
+use crate::model::{Body, Durability, OnAmbiguous, PassedOver, Reason, State};
 use crate::routing::{
-    Ask, Balance, Board, Candidate, LeftOut, Own, Plan, ProviderIndex, Shape, plan,
+    Ask, Balance, Board, Candidate, LeftOut, Over, Own, Pass, Plan, ProviderIndex, Shape,
+    last_choice, plan,
 };
 use crate::store::{Intent, Record};
 
 /// One would wait longer than this for a permit: the provider is saturated.
-const SATURATED: Duration = Duration::from_secs(1);
+pub(super) const SATURATED: Duration = Duration::from_secs(1);
 
 /// A ready queue holds at most this share of what may be in flight: long enough
 /// that a freed permit is used at once, short enough that fairness between
@@ -35,7 +36,7 @@ const LEAST_TTL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 enum Turn {
     /// Go to this candidate.
-    Go { candidate: u8, panic: bool, passed_over: Option<(ProviderIndex, LeftOut)> },
+    Go { candidate: u8, pass: Pass, passed_over: Option<(ProviderIndex, LeftOut)> },
     /// Have its body read first.
     Read,
     /// Wait for a moment; this delivery alone, not its lane.
@@ -48,7 +49,7 @@ enum Turn {
 
 /// What came of an attempt's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Began {
+pub(super) enum Began {
     /// It has begun.
     Yes,
     /// The provider has no permit free.
@@ -70,12 +71,12 @@ impl Engine {
         while !self.draining && room(&self.board, &self.ready, provider, now.instant) {
             let Some((at, turn)) = self.draw(provider, now) else { break };
             match turn {
-                Turn::Go { candidate, panic, passed_over } => {
+                Turn::Go { candidate, pass, passed_over } => {
                     let to = self.candidate(at, candidate).provider;
                     self.lanes.take(&mut self.deliveries, at, to);
                     self.deliveries.stubs[at].place = Place::Nowhere;
                     self.tell_passed_over(at, to, passed_over, effects);
-                    self.assign(at, candidate, panic, End::Back, now, effects);
+                    self.assign(at, candidate, pass, End::Back, now, effects);
                 }
                 Turn::Read => self.read_back(at, effects),
                 Turn::Wait(until) => {
@@ -91,8 +92,23 @@ impl Engine {
         }
     }
 
-    /// The delivery whose turn it is at the provider, and what it is to do.
+    /// The delivery whose turn it is at the provider, and what it is to do. A canary
+    /// is one that may be sent twice, if there is any: the others end with an
+    /// attempt that ends in silence.
     fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
+        let mut spared = false;
+        let drawn = self.draw_one(provider, Some(&mut spared), now);
+        if drawn.is_none() && spared { self.draw_one(provider, None, now) } else { drawn }
+    }
+
+    /// `spared`: those that must not be sent twice are not drawn as canaries, and
+    /// whether there was one is noted.
+    fn draw_one(
+        &mut self,
+        provider: ProviderIndex,
+        mut spared: Option<&mut bool>,
+        now: Now,
+    ) -> Option<(StubRef, Turn)> {
         let saturated = self.saturated(now.instant);
         let Self { lanes, deliveries, board, ready, loading, turns, rng, orders, clients, .. } =
             self;
@@ -113,13 +129,19 @@ impl Engine {
                 return false;
             }
             decided = table.consider(at, shape, provider);
+            if let (Some(spared), Some(Turn::Go { candidate, .. }), true) =
+                (&mut spared, decided, shape.at_most_once)
+                && table.board.tries_out(&shape.candidates[usize::from(candidate)].keys)
+            {
+                (**spared, decided) = (true, None);
+            }
             decided.is_some()
         })?;
         decided.map(|turn| (at, turn))
     }
 
     /// Which providers would let one wait too long.
-    fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
+    pub(super) fn saturated(&self, now: Instant) -> SmallVec<[bool; 8]> {
         (0..self.ready.len())
             .map(|at| {
                 let provider = ProviderIndex(at as u16);
@@ -170,7 +192,7 @@ impl Engine {
             if other != provider && room(&self.board, &self.ready, other, now.instant) {
                 self.take_out(at);
                 self.tell_passed_over(at, other, Some((provider, LeftOut::Saturated)), effects);
-                self.assign(at, first, false, End::Back, now, effects);
+                self.assign(at, first, Pass::Usual, End::Back, now, effects);
             }
         }
     }
@@ -181,7 +203,7 @@ impl Engine {
         &mut self,
         at: StubRef,
         candidate: u8,
-        panic: bool,
+        pass: Pass,
         end: End,
         now: Now,
         effects: &mut Vec<Effect>,
@@ -189,10 +211,10 @@ impl Engine {
         let provider = self.candidate(at, candidate).provider;
         let first = end == End::Front || self.ready[provider.at()].is_empty();
         let began =
-            if first { self.begin(at, candidate, panic, now, effects) } else { Began::NoPermit };
+            if first { self.begin(at, candidate, pass, now, effects) } else { Began::NoPermit };
         match began {
             Began::Yes | Began::Aside => {}
-            Began::NoPermit if !panic => {
+            Began::NoPermit if pass == Pass::Usual => {
                 self.deliveries.stubs[at].place = Place::Ready(provider, candidate);
                 let queue = &mut self.ready[provider.at()];
                 match end {
@@ -211,7 +233,7 @@ impl Engine {
         }
         while let Some(at) = self.ready[provider.at()].first() {
             let Place::Ready(_, candidate) = self.deliveries.stubs[at].place else { return };
-            match self.begin(at, candidate, false, now, effects) {
+            match self.begin(at, candidate, Pass::Usual, now, effects) {
                 Began::Yes | Began::Aside => {}
                 Began::NoPermit => {
                     self.leave_queue(provider, now, effects);
@@ -225,11 +247,11 @@ impl Engine {
         }
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         at: StubRef,
         candidate: u8,
-        panic: bool,
+        pass: Pass,
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Began {
@@ -262,20 +284,20 @@ impl Engine {
             }
             None => {}
         }
-        let Some(permit) =
-            self.board.admit(candidate.provider, &candidate.keys, panic, now.instant)
+        let Some(permit) = self.board.admit(candidate.provider, &candidate.keys, pass, now.instant)
         else {
-            let open = self.board.open(&candidate.keys, panic, now.instant).is_ok();
+            let open = self.board.open(&candidate.keys, pass, now.instant).is_ok();
             return if open { Began::NoPermit } else { Began::Closed };
         };
         self.take_out(at);
         self.supersede_older(at, now, effects);
         self.take_off(at, candidate, permit, body, now, effects);
+        self.fan_out(at, now, effects);
         Began::Yes
     }
 
     /// The attempt begins: its intent is written first where it must not be made twice.
-    fn take_off(
+    pub(super) fn take_off(
         &mut self,
         at: StubRef,
         candidate: Candidate,
@@ -285,6 +307,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.tell_failover(at, candidate.provider, effects);
+        self.join_fan(at, &candidate, permit.pass());
         self.deliveries.stubs[at].place = Place::Flight;
         if let Some(track) = &mut self.deliveries.stubs[at].track {
             // Elsewhere it is no repeat.
@@ -293,6 +316,7 @@ impl Engine {
         }
         let (stub, entry) = (&self.deliveries.stubs[at], self.deliveries.message_of(at));
         let n = stub.track.as_ref().map_or(0, |track| track.progress.tries) + 1;
+        let passed_over = (n == 1).then(|| self.passed_over(at, &candidate, &body, now)).flatten();
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
         let expires_at = self.deliveries.expires_at(at);
@@ -311,7 +335,7 @@ impl Engine {
             [usize::from(candidate.address)];
         let address = hash(address);
         let (delivery, policy) = (entry.id.delivery(stub.n), entry.policy);
-        let careful = self.careful_until.is_some_and(|until| now.instant < until);
+        let careful = self.is_careful(now);
         let alone = stub.track.as_ref().is_some_and(|track| track.alone);
         let intent = (policy.on_ambiguous == OnAmbiguous::Stop || careful || alone)
             && policy.durability == Durability::Disk;
@@ -325,6 +349,7 @@ impl Engine {
             called: None,
             cut: false,
             n,
+            passed_over,
             address,
             order: Some(order),
             body,
@@ -337,6 +362,41 @@ impl Engine {
             effects.extend(flight.call(now));
             self.flights.insert(attempt, flight);
         }
+    }
+
+    /// The first of a better tier than the candidate's that cannot be used now, for
+    /// the record: the backend may ask why its push did not go there.
+    fn passed_over(
+        &self,
+        at: StubRef,
+        candidate: &Candidate,
+        body: &Body,
+        now: Now,
+    ) -> Option<PassedOver> {
+        let stub = &self.deliveries.stubs[at];
+        let addresses = &body.message().recipients[usize::from(stub.n)].addresses;
+        let shape = &self.lanes.lane(stub.shape).shape;
+        let mut better = shape.candidates.iter().filter(|other| other.tier < candidate.tier);
+        better.find_map(|other| {
+            let address = addresses.get(usize::from(other.address));
+            // What is noted of the delivery itself is this attempt's.
+            let why = match own(None, address, other, &self.board, now) {
+                Own::Skip(why, _) => why,
+                Own::Free if self.board.over_budget(other.provider, now.utc) == Over::Hard => {
+                    LeftOut::Budget
+                }
+                Own::Free => match self.board.open(&other.keys, Pass::Usual, now.instant) {
+                    Err(closed) => closed.why,
+                    Ok(()) if self.saturated(now.instant)[other.provider.at()] => {
+                        LeftOut::Saturated
+                    }
+                    // Its slow start left this one to the next tier.
+                    Ok(()) => return None,
+                },
+            };
+            let provider = self.catalog.provider(other.provider).settings.id.clone();
+            Some(PassedOver { provider, reason: why.word().into() })
+        })
     }
 
     /// Whether another message of the same collapse key is in flight to the same
@@ -369,10 +429,24 @@ impl Engine {
 
     /// Plans a delivery that has just had an attempt.
     pub(super) fn plan_of(&mut self, at: StubRef, now: Now) -> Plan {
+        self.asked(at, now, &mut |table, shape| table.plan(at, shape))
+    }
+
+    /// Where a delivery whose life is nearly over may be tried once more.
+    pub(super) fn last_choice(&mut self, at: StubRef, now: Now) -> Option<u8> {
+        self.asked(at, now, &mut |table, shape| table.last_choice(at, shape))
+    }
+
+    fn asked<T>(
+        &mut self,
+        at: StubRef,
+        now: Now,
+        question: &mut dyn FnMut(&mut Table<'_>, &Shape) -> T,
+    ) -> T {
         let saturated = self.saturated(now.instant);
         let shape = self.lanes.lane(self.deliveries.stubs[at].shape).shape.clone();
         let Self { deliveries, board, ready, turns, rng, .. } = self;
-        Table {
+        let mut table = Table {
             deliveries,
             board,
             ready,
@@ -381,8 +455,8 @@ impl Engine {
             loading_full: false,
             rng,
             now,
-        }
-        .plan(at, &shape)
+        };
+        question(&mut table, &shape)
     }
 
     pub(super) fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
@@ -487,7 +561,7 @@ impl<'a> Table<'a> {
         }
         match self.repeat(at, shape) {
             Some(candidate) => {
-                return Some(Turn::Go { candidate, panic: false, passed_over: None });
+                return Some(Turn::Go { candidate, pass: Pass::Usual, passed_over: None });
             }
             None if self.deliveries.uncertain(at) => return Some(Turn::GiveUp),
             None => {}
@@ -511,6 +585,10 @@ impl<'a> Table<'a> {
             return plan.look_again().filter(|_| own).map(Turn::Wait);
         };
         let chosen = &shape.candidates[usize::from(first)];
+        if plan.panic && track.is_some_and(|track| track.fan.is_some()) {
+            // Some of its tier have it, and none of the others is usable.
+            return Some(Turn::EndRound);
+        }
         // A canary queues nowhere.
         let canary_waits = plan.panic
             && (self.board.permit_at(chosen.provider, self.now.instant) != Some(self.now.instant)
@@ -534,7 +612,7 @@ impl<'a> Table<'a> {
             let other = &shape.candidates[usize::from(*n)];
             (other.tier < chosen.tier).then_some((other.provider, closed.why))
         });
-        Some(Turn::Go { candidate: first, panic: plan.panic, passed_over })
+        Some(Turn::Go { candidate: first, pass: plan.pass(), passed_over })
     }
 
     /// Whether the delivery itself rules out every candidate at the provider.
@@ -555,28 +633,31 @@ impl<'a> Table<'a> {
     }
 
     fn plan(&mut self, at: StubRef, shape: &Shape) -> Plan {
+        self.ask(at, shape, plan)
+    }
+
+    fn last_choice(&mut self, at: StubRef, shape: &Shape) -> Option<u8> {
+        self.ask(at, shape, last_choice)
+    }
+
+    fn ask<T>(
+        &mut self,
+        at: StubRef,
+        shape: &Shape,
+        answer: fn(&Ask<'_>, &Board, &mut dyn FnMut() -> f64) -> T,
+    ) -> T {
         let view = self.view();
         let own = |n: usize| view.own(at, &shape.candidates[n]);
-        let ask = Ask {
-            shape,
-            own: &own,
-            saturated: &|provider| self.saturated[provider.at()],
-            affinity: match shape.balance {
-                Balance::Weighted => view.address(at, 0).map_or(0, hash),
-                Balance::RoundRobin | Balance::LeastLatency | Balance::Cheapest => 0,
-            },
-            turn: shape.route_index.map_or(0, |at| self.turns[usize::from(at)]),
-            now: self.now.instant,
-            utc: self.now.utc,
-        };
-        plan(&ask, self.board, &mut || self.rng.random())
+        let ask = ask(shape, &own, self.saturated, view.address(at, 0), self.turns, self.now);
+        answer(&ask, self.board, &mut || self.rng.random())
     }
 
     /// The candidate that a copy is to be repeated at.
     fn repeat(&self, at: StubRef, shape: &Shape) -> Option<u8> {
         let wanted = self.deliveries.stubs[at].track.as_ref()?.repeat?;
         let n = shape.candidates.iter().position(|c| (c.provider, c.address) == wanted)?;
-        let open = self.board.open(&shape.candidates[n].keys, false, self.now.instant).is_ok();
+        let open =
+            self.board.open(&shape.candidates[n].keys, Pass::Usual, self.now.instant).is_ok();
         let free = self.view().own(at, &shape.candidates[n]) == Own::Free;
         (open && free).then_some(n as u8)
     }
@@ -588,12 +669,12 @@ impl<'a> Table<'a> {
     /// Whether it is worth reading the body: some candidate could be tried.
     fn any_open(&self, shape: &Shape) -> bool {
         let now = self.now.instant;
-        let may = |candidate: &Candidate, panic: bool| {
+        let may = |candidate: &Candidate, pass: Pass| {
             room(self.board, self.ready, candidate.provider, now)
-                && self.board.open(&candidate.keys, panic, now).is_ok()
+                && self.board.open(&candidate.keys, pass, now).is_ok()
         };
-        shape.candidates.iter().any(|candidate| may(candidate, false))
-            || shape.candidates.iter().any(|candidate| may(candidate, true))
+        shape.candidates.iter().any(|candidate| may(candidate, Pass::Usual))
+            || shape.candidates.iter().any(|candidate| may(candidate, Pass::Panic))
     }
 }
 
@@ -614,23 +695,63 @@ impl View<'_> {
 
     /// What the delivery itself has to say about a candidate.
     fn own(&self, at: StubRef, candidate: &Candidate) -> Own {
-        let pair = (candidate.provider, candidate.address);
-        if let Some(track) = &self.deliveries.stubs[at].track {
-            if track.tried.contains(&pair) {
-                return Own::Skip(LeftOut::ExcludedByDelivery, None);
-            }
-            let mut resting = track.resting.iter();
-            let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > self.now.utc);
-            if let Some((.., until)) = resting {
-                let at = self.now.instant + until.since(self.now.utc);
-                return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
-            }
-        }
-        let paused = self.address(at, candidate.address).and_then(|address| {
-            self.board.address_paused(candidate.provider, || hash(address), self.now.instant)
-        });
-        paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
+        let track = self.deliveries.stubs[at].track.as_deref();
+        own(track, self.address(at, candidate.address), candidate, self.board, self.now)
     }
+}
+
+/// The question that the engine puts to routing: dispatch to get a plan, explain to
+/// get an outlook. `first` is the first of the recipient's addresses, if it is known.
+pub(super) fn ask<'a>(
+    shape: &'a Shape,
+    own: &'a dyn Fn(usize) -> Own,
+    saturated: &'a [bool],
+    first: Option<&Address>,
+    turns: &[u64],
+    now: Now,
+) -> Ask<'a> {
+    Ask {
+        shape,
+        own,
+        saturated,
+        affinity: match shape.balance {
+            Balance::Weighted => first.map_or(0, hash),
+            Balance::RoundRobin
+            | Balance::LeastLatency
+            | Balance::Cheapest
+            | Balance::Broadcast => 0,
+        },
+        turn: shape.route_index.map_or(0, |at| turns[usize::from(at)]),
+        now: now.instant,
+        utc: now.utc,
+    }
+}
+
+/// What a delivery of which this has been tried has to say about a candidate.
+pub(super) fn own(
+    track: Option<&Track>,
+    address: Option<&Address>,
+    candidate: &Candidate,
+    board: &Board,
+    now: Now,
+) -> Own {
+    let pair = (candidate.provider, candidate.address);
+    if let Some(track) = track {
+        let other_tier = track.fan.is_some_and(|fan| fan.tier != candidate.tier);
+        if track.tried.contains(&pair) || other_tier {
+            return Own::Skip(LeftOut::ExcludedByDelivery, None);
+        }
+        let mut resting = track.resting.iter();
+        let resting = resting.find(|(p, a, until)| (*p, *a) == pair && *until > now.utc);
+        if let Some((.., until)) = resting {
+            let at = now.instant + until.since(now.utc);
+            return Own::Skip(LeftOut::ExcludedByDelivery, Some(at));
+        }
+    }
+    let paused = address.and_then(|address| {
+        board.address_paused(candidate.provider, || hash(address), now.instant)
+    });
+    paused.map_or(Own::Free, |until| Own::Skip(LeftOut::AddressPaused, Some(until)))
 }
 
 /// An address as the board knows it.

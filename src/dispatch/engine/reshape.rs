@@ -86,7 +86,7 @@ impl Engine {
         let excluded = track.map_or_else(Vec::new, |track| track.progress.excluded.clone());
         let known = self.known_gone(&body.message().client, &recipient.addresses, now);
         let gone = still_gone(&known);
-        let shape = self.shape(&body.message().route, recipient, &excluded, &gone, now);
+        let shape = self.shape(&body, recipient, &excluded, &gone, now);
         self.deliveries.stubs[at].shape = self.lanes.join(shape);
         self.lanes.leave(old);
     }

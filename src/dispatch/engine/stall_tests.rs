@@ -1,4 +1,5 @@
-//! Silence, with time moved by hand.
+//! What the engine does by time alone: silence, and lives that end in an outage;
+//! with time moved by hand.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ struct House {
     cuts: Vec<(u64, AttemptId, Part)>,
     calls: Vec<AttemptId>,
     written: u64,
+    submitted: u64,
+    on_ambiguous: OnAmbiguous,
 }
 
 impl House {
@@ -53,6 +56,8 @@ impl House {
             cuts: Vec::new(),
             calls: Vec::new(),
             written: 0,
+            submitted: 0,
+            on_ambiguous: OnAmbiguous::Resend,
         };
         house.listen();
         house
@@ -108,13 +113,21 @@ impl House {
     /// A push comes and is called at once.
     fn push(&mut self) -> AttemptId {
         let before = self.calls.len();
+        self.submit(Duration::from_secs(3600));
+        assert_eq!(self.calls.len(), before + 1, "called at once");
+        self.calls[before]
+    }
+
+    /// A push comes that is worth so much time.
+    fn submit(&mut self, ttl: Duration) {
+        self.submitted += 1;
         let message = Message {
             id: self.ids.next(self.now.utc, &mut self.rng),
             client: "client".into(),
             route: "default".into(),
             deliver_at: None,
-            ttl: Duration::from_secs(3600),
-            on_ambiguous: OnAmbiguous::Resend,
+            ttl,
+            on_ambiguous: self.on_ambiguous,
             durability: Durability::Disk,
             push: Push::default(),
             recipients: vec![recipient(&[("token", "")])],
@@ -124,9 +137,7 @@ impl House {
             warnings: Vec::new(),
             unresolved: Vec::new(),
         };
-        self.on(Event::Submitted(Token(before as u64), Body::new(message)));
-        assert_eq!(self.calls.len(), before + 1, "called at once");
-        self.calls[before]
+        self.on(Event::Submitted(Token(self.submitted), Body::new(message)));
     }
 
     /// Time passes as the driver lets it: it wakes when the engine wants to, and
@@ -270,4 +281,79 @@ fn a_vendor_that_shows_no_bytes_is_never_stalled() {
         house.on(Event::Tick);
     }
     assert!(house.cuts.is_empty() && house.sounds.is_empty() && !house.ejected());
+}
+
+/// Nothing is usable, and a canary has just failed.
+fn outage() -> House {
+    let mut house = House::new();
+    for attempt in [0; 5].map(|_| house.push()) {
+        house.answer(attempt, Outcome::Unavailable);
+    }
+    assert!(matches!(house.status(), Status::Ejected { .. }), "{:?}", house.status());
+    house.pass(100 * MS);
+    house.calls.clear();
+    house
+}
+
+/// Lets time pass, and each call fail at once; when a last try was made.
+fn last_tries(house: &mut House, time: Duration) -> Vec<u64> {
+    let mut tried = Vec::new();
+    let until = house.now.instant + time;
+    while house.now.instant < until {
+        house.pass(10 * MS);
+        for attempt in std::mem::take(&mut house.calls) {
+            if house.engine.flights[&attempt].permit.is_last_try() {
+                tried.push(house.ms());
+            }
+            house.answer(attempt, Outcome::Unavailable);
+        }
+    }
+    tried
+}
+
+#[test]
+fn in_an_outage_each_delivery_is_tried_once_more_before_its_life_ends() {
+    let mut house = outage();
+    for _ in 0..3 {
+        house.submit(Duration::from_secs(20));
+    }
+    let tried = last_tries(&mut house, Duration::from_secs(21));
+    // Their lives end 20.1 s after the beginning.
+    assert_eq!(tried.len(), 3, "{tried:?}");
+    assert!((15_100..15_500).contains(&tried[0]), "{tried:?}");
+    assert!(tried.windows(2).all(|pair| pair[1] - pair[0] >= 100), "{tried:?}");
+    assert_eq!(house.engine.deliveries.unsettled(), 5, "those of an hour wait on");
+}
+
+#[test]
+fn a_flood_of_deliveries_that_expire_does_not_flood_the_vendor() {
+    let mut house = outage();
+    for _ in 0..500 {
+        house.submit(Duration::from_secs(4));
+    }
+    let tried = last_tries(&mut house, Duration::from_secs(5)).len();
+    assert!((30..=40).contains(&tried), "ten a second for four seconds: {tried}");
+}
+
+#[test]
+fn a_canary_is_one_that_may_be_sent_twice_if_there_is_any() {
+    let mut house = outage();
+    // The first canary may go at once.
+    house.submit(Duration::from_secs(3600));
+    let ttl = Duration::from_secs(1800);
+    for on_ambiguous in [OnAmbiguous::Stop, OnAmbiguous::Stop, OnAmbiguous::Resend] {
+        house.on_ambiguous = on_ambiguous;
+        house.submit(ttl);
+    }
+    let mut sent = Vec::new();
+    while sent.len() < 3 {
+        house.pass(100 * MS);
+        for attempt in std::mem::take(&mut house.calls) {
+            let body = house.engine.flights[&attempt].body.clone();
+            // Others are those of the outage.
+            sent.extend((body.message().ttl == ttl).then_some(body.message().on_ambiguous));
+            house.answer(attempt, Outcome::Accepted);
+        }
+    }
+    assert_eq!(sent, [OnAmbiguous::Resend, OnAmbiguous::Stop, OnAmbiguous::Stop]);
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use pushyard_providers::{Answer, Priority};
 
 use super::super::deliveries::{Place, StubRef};
@@ -12,7 +13,7 @@ use super::super::fair::Lane;
 use super::Engine;
 use crate::clock::{Now, Utc};
 use crate::model::{DeliveryId, MessageId, Progress, Reason, State};
-use crate::routing::{Cause, Counts, Hold, Key, Overrides, ProviderIndex, Status};
+use crate::routing::{Cause, Counts, Hold, Key, Overrides, Pass, ProviderIndex, Status};
 
 /// Everything that can be seen, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,9 @@ pub struct Snapshot {
     /// Clients that an operator has paused.
     pub paused_clients: BTreeSet<Arc<str>>,
 }
+
+/// A health key: part, state, reason.
+pub type KeyView = (String, &'static str, Option<&'static str>);
 
 /// One provider.
 #[derive(Clone, Debug)]
@@ -67,7 +71,7 @@ pub struct ProviderView {
     /// An operator's order to keep it out of use.
     pub hold: Option<Hold>,
     /// Its parts, the whole first: part, state, reason.
-    pub keys: Vec<(String, &'static str, Option<&'static str>)>,
+    pub keys: Vec<KeyView>,
     /// The latest answers that were not accepted.
     pub last_errors: Vec<(Utc, Answer)>,
     /// The latest probe: when, whether it was good, and what was wrong.
@@ -138,7 +142,7 @@ impl Engine {
             return Some(Reason::NoCandidate);
         }
         let open = |candidate: &crate::routing::Candidate| {
-            self.board.open(&candidate.keys, false, now.instant).is_ok()
+            self.board.open(&candidate.keys, Pass::Usual, now.instant).is_ok()
         };
         (!shape.candidates.iter().any(open)).then_some(Reason::Parked)
     }
@@ -165,6 +169,13 @@ impl Engine {
         self.is_at(id, Place::Flight)
     }
 
+    /// Whether that attempt is its last try, made although nothing was usable.
+    pub fn is_last_try(&self, id: DeliveryId) -> bool {
+        let at = self.deliveries.find_delivery(id);
+        let flight = self.flights.values().find(|flight| Some(flight.stub) == at);
+        flight.is_some_and(|flight| flight.permit.is_last_try())
+    }
+
     /// Whether this delivery waits for its turn to go alone.
     pub fn is_suspect(&self, id: DeliveryId) -> bool {
         self.is_at(id, Place::Suspect)
@@ -188,7 +199,9 @@ impl Engine {
             .map(|(provider, _)| self.provider_view(provider, now))
             .collect();
         let unsettled = self.deliveries.unsettled();
-        let sending = (self.flights.len() as u64).min(unsettled);
+        // A broadcast has several attempts in flight.
+        let sending: HashSet<StubRef> = self.flights.values().map(|flight| flight.stub).collect();
+        let sending = (sending.len() as u64).min(unsettled);
         let waiting = self.deliveries.tried().min(unsettled - sending);
         Snapshot {
             at: now.utc,
@@ -210,7 +223,7 @@ impl Engine {
     /// candidates is usable.
     fn parked(&self, provider: ProviderIndex, now: Now) -> usize {
         let open = |candidate: &crate::routing::Candidate| {
-            self.board.open(&candidate.keys, false, now.instant).is_ok()
+            self.board.open(&candidate.keys, Pass::Usual, now.instant).is_ok()
         };
         let parked = |lane: &&Lane| {
             let candidates = &lane.shape.candidates;
@@ -248,14 +261,23 @@ impl Engine {
             .collect()
     }
 
+    /// A provider's state in the words of the API: state, reason.
+    pub(super) fn provider_words(
+        &self,
+        provider: ProviderIndex,
+    ) -> (&'static str, Option<&'static str>) {
+        let key = self.board.key_at(self.board.lane(provider).key);
+        self.board.held(provider).map_or_else(
+            || status_words(key.health.status()),
+            |hold| (if hold.ejected { "ejected" } else { "drained" }, Some("operator")),
+        )
+    }
+
     fn provider_view(&self, provider: ProviderIndex, now: Now) -> ProviderView {
         let lane = self.board.lane(provider);
         let key = self.board.key_at(lane.key);
         let hold = self.board.held(provider).cloned();
-        let (state, reason) = hold.as_ref().map_or_else(
-            || status_words(key.health.status()),
-            |hold| (if hold.ejected { "ejected" } else { "drained" }, Some("operator")),
-        );
+        let (state, reason) = self.provider_words(provider);
         let until = match key.health.status() {
             Status::Ejected { until, .. } => Some(utc_of(until, now)),
             Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => None,
@@ -284,7 +306,7 @@ impl Engine {
     }
 }
 
-fn key_view(key: &Key) -> (String, &'static str, Option<&'static str>) {
+pub(super) fn key_view(key: &Key) -> KeyView {
     let (state, reason) = status_words(key.health.status());
     (key.part.text().to_owned(), state, reason)
 }
@@ -300,7 +322,7 @@ pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option
     }
 }
 
-fn utc_of(at: std::time::Instant, now: Now) -> Utc {
+pub(super) fn utc_of(at: std::time::Instant, now: Now) -> Utc {
     now.utc.plus(at.saturating_duration_since(now.instant))
 }
 

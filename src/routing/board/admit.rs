@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::super::ProviderIndex;
-use super::super::health::{Gate, Status};
+use super::super::health::{Gate, Pass, Status};
 use super::{Board, Keys};
 
 /// The right to make one call. Only the board makes one.
@@ -14,6 +14,7 @@ pub struct Permit {
     provider: ProviderIndex,
     /// Bit n: for the n-th key this call is a canary.
     canary: u8,
+    pass: Pass,
     _made_here: (),
 }
 
@@ -21,6 +22,16 @@ impl Permit {
     /// Whom to call.
     pub fn provider(&self) -> ProviderIndex {
         self.provider
+    }
+
+    /// What let it pass.
+    pub fn pass(&self) -> Pass {
+        self.pass
+    }
+
+    /// Whether it was given only because a life was nearly over.
+    pub fn is_last_try(&self) -> bool {
+        self.pass == Pass::LastTry
     }
 
     pub(super) fn is_canary(&self, key: usize) -> bool {
@@ -76,8 +87,8 @@ pub struct Closed {
 
 impl Board {
     /// Whether all keys let a delivery through, or the first reason why not and
-    /// when to look again. `panic`: every other candidate is out as well.
-    pub fn open(&self, keys: &Keys, panic: bool, now: Instant) -> Result<(), Closed> {
+    /// when to look again.
+    pub fn open(&self, keys: &Keys, pass: Pass, now: Instant) -> Result<(), Closed> {
         for key in keys {
             let key = self.key_at(*key);
             if let Some(hold) = &self.lane(key.provider).hold {
@@ -87,9 +98,11 @@ impl Board {
             if let Some(until) = key.paused_until.filter(|until| now < *until) {
                 return Err(Closed { why: LeftOut::Throttled, at: Some(until) });
             }
-            let gate = if panic { key.health.gate_in_panic(now) } else { key.health.gate(now) };
-            match gate {
-                Gate::Open | Gate::Canary => {}
+            if let Some(until) = key.paced_until(now) {
+                return Err(Closed { why: LeftOut::Throttled, at: Some(until) });
+            }
+            match key.health.gate(pass, now) {
+                Gate::Open | Gate::Canary | Gate::LastTry => {}
                 Gate::Later(at) => return Err(Closed { why: LeftOut::Probing, at: Some(at) }),
                 Gate::Busy => return Err(Closed { why: LeftOut::Probing, at: None }),
                 Gate::Closed => {
@@ -107,6 +120,22 @@ impl Board {
             return false;
         }
         keys.iter().any(|key| match self.key_at(*key).health.status() {
+            Status::Ejected { cause, .. } => cause.transient(),
+            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => false,
+        })
+    }
+
+    /// Whether what goes there now goes as a canary.
+    pub fn tries_out(&self, keys: &Keys) -> bool {
+        keys.iter().any(|key| match self.key_at(*key).health.status() {
+            Status::Healthy { .. } | Status::Degraded { .. } => false,
+            Status::Ejected { .. } | Status::Probing { .. } => true,
+        })
+    }
+
+    /// Whether any key was ejected for something that time may mend.
+    pub fn any_out_for_a_time(&self) -> bool {
+        self.keys.iter().any(|key| match key.health.status() {
             Status::Ejected { cause, .. } => cause.transient(),
             Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => false,
         })
@@ -151,10 +180,10 @@ impl Board {
         &mut self,
         provider: ProviderIndex,
         keys: &Keys,
-        panic: bool,
+        pass: Pass,
         now: Instant,
     ) -> Option<Permit> {
-        if self.permit_at(provider, now) != Some(now) || self.open(keys, panic, now).is_err() {
+        if self.permit_at(provider, now) != Some(now) || self.open(keys, pass, now).is_err() {
             return None;
         }
         let lane = &mut self.lanes[provider.at()];
@@ -166,11 +195,14 @@ impl Board {
         self.note_room(provider, now);
         let mut canary = 0;
         for (n, key) in keys.iter().enumerate() {
-            if self.keys[key.0 as usize].health.begin(now) {
+            if let Some(ramp) = &mut self.keys[key.0 as usize].ramp {
+                ramp.take(now);
+            }
+            if self.keys[key.0 as usize].health.begin(pass, now) {
                 canary |= 1 << n;
             }
         }
-        Some(Permit { provider, canary, _made_here: () })
+        Some(Permit { provider, canary, pass, _made_here: () })
     }
 
     /// Whether a permit whose call has not been made yet is still good: what has
@@ -183,7 +215,10 @@ impl Board {
                 let paused = key.paused_until.is_some_and(|until| now < until);
                 let open = match key.health.status() {
                     Status::Healthy { .. } | Status::Degraded { .. } => true,
-                    Status::Ejected { cause, .. } => permit.is_canary(n) && cause.transient(),
+                    Status::Ejected { cause, .. } => {
+                        let let_through = permit.is_canary(n) || permit.is_last_try();
+                        let_through && cause.transient()
+                    }
                     Status::Probing { .. } => permit.is_canary(n),
                 };
                 open && !paused

@@ -8,6 +8,7 @@ use pushyard_providers::{Answer, Outcome, Part, Processed};
 use super::super::ProviderIndex;
 use super::super::gone::{GoneVerdict, Guard};
 use super::super::health::{Cause, Status};
+use super::super::ramp::Ramp;
 use super::{Board, KEPT_PAUSE, KeyIndex, Keys, Lane, Permit};
 use crate::clock::{Now, Utc};
 
@@ -102,6 +103,10 @@ impl Board {
         for (n, index) in keys.iter().enumerate() {
             let key = &mut self.keys[index.0 as usize];
             key.untimed_throttles = 0;
+            key.meter.record(now);
+            if let Some(ramp) = &mut key.ramp {
+                ramp.accepted();
+            }
             let change = key.health.success(permit.is_canary(n), elapsed, now);
             self.note(*index, change);
         }
@@ -233,6 +238,7 @@ impl Board {
         let pause = pause.min(cap).mul_f64(longer);
         let until = now + pause;
         key.paused_until = Some(key.paused_until.map_or(until, |present| present.max(until)));
+        key.ramp = Some(Box::new(Ramp::after(key.ramp.as_deref(), &mut key.meter, until, now)));
         if pause > KEPT_PAUSE {
             self.changed.push(index);
         }

@@ -21,7 +21,7 @@ use crate::store::{Action, Intent, Record, Write, record};
 use super::users::{self, Change};
 
 /// Records in a commit, unless one batch alone has more: at this size a commit
-/// takes about 10 ms and larger ones save nothing (docs/semantics.md, "What is stored").
+/// takes about 10 ms and larger ones save nothing (docs/semantics.md, "Order of writes").
 pub(super) const MAX_ROWS: usize = 4096;
 
 /// Bytes in a commit, unless one batch alone has more.

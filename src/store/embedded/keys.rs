@@ -22,7 +22,7 @@ use super::tables::{self, FILTERS, META, Run, first_at, meta};
 use crate::clock::{Utc, millis};
 use crate::store::record;
 
-/// A key is found again for this long (docs/semantics.md, "What is stored").
+/// A key is found again for this long (docs/semantics.md, "Order of writes").
 pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Keys in a run at most: about 2 MiB, one read of a filter each 64 k messages.

@@ -96,7 +96,7 @@ struct Shared {
 }
 
 /// What waits for the commit thread. It has no bound of its own: whoever submits
-/// bounds what it has under way (docs/semantics.md, "Limits towards ourselves").
+/// bounds what it has under way (docs/semantics.md, "Limits").
 #[derive(Default)]
 struct Inbox {
     work: Vec<Work>,

@@ -44,7 +44,7 @@ const VERSION: u32 = 1;
 const ENGINE_MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// Unclean ends that are remembered: more than the three that make a difference
-/// (docs/semantics.md, "Poison and dead letters").
+/// (docs/semantics.md, "Poison").
 const UNCLEAN_ENDS: usize = 16;
 
 /// Why the store cannot be opened.

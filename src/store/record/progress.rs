@@ -9,7 +9,7 @@ use super::{
     Undecodable, outcome_from, outcome_number, reason_from, reason_number, state_from, state_number,
 };
 use crate::clock::Utc;
-use crate::model::{Attempt, Excluded, Progress};
+use crate::model::{Attempt, Excluded, PassedOver, Progress};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredProgress<'a> {
@@ -67,6 +67,7 @@ impl<'a> From<&'a Progress> for StoredProgress<'a> {
             at,
             alone: _,
             replayed_at: _,
+            passed_over: _,
         } = progress;
         Self {
             state: state_number(*state),
@@ -108,6 +109,7 @@ impl StoredProgress<'_> {
             at: Utc::from_ms(self.at),
             alone: 0,
             replayed_at: None,
+            passed_over: None,
         })
     }
 }
@@ -121,14 +123,34 @@ pub(super) struct More {
 
 impl More {
     pub(super) fn of(progress: &Progress) -> Option<Self> {
-        let Progress { alone, replayed_at, .. } = *progress;
-        let any = alone > 0 || replayed_at.is_some();
+        let Progress { alone, replayed_at, ref passed_over, .. } = *progress;
+        // Who was passed over stands behind it.
+        let any = alone > 0 || replayed_at.is_some() || passed_over.is_some();
         any.then(|| Self { alone, replayed_at: replayed_at.map(Utc::ms) })
     }
 
     pub(super) fn add_to(self, progress: &mut Progress) {
         progress.alone = self.alone;
         progress.replayed_at = self.replayed_at.map(Utc::from_ms);
+    }
+}
+
+/// Behind [`More`], of those that went to a lesser tier first.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredPassedOver<'a> {
+    provider: &'a str,
+    reason: &'a str,
+}
+
+impl<'a> From<&'a PassedOver> for StoredPassedOver<'a> {
+    fn from(PassedOver { provider, reason }: &'a PassedOver) -> Self {
+        Self { provider, reason }
+    }
+}
+
+impl From<StoredPassedOver<'_>> for PassedOver {
+    fn from(StoredPassedOver { provider, reason }: StoredPassedOver<'_>) -> Self {
+        Self { provider: provider.into(), reason: reason.into() }
     }
 }
 

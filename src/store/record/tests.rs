@@ -13,8 +13,8 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::model::{
-    Attempt, Excluded, IdGenerator, Idempotency, Message, Recipient, Trace, TraceId, Unresolved,
-    Warning,
+    Attempt, Excluded, IdGenerator, Idempotency, Message, PassedOver, Recipient, Trace, TraceId,
+    Unresolved, Warning,
 };
 
 proptest! {
@@ -203,6 +203,7 @@ fn sample_progress() -> Progress {
         crashes: 5,
         alone: 0,
         replayed_at: None,
+        passed_over: None,
         excluded: vec![
             Excluded::Kind("ntfy".into()),
             Excluded::Candidate {
@@ -348,6 +349,8 @@ fn any_progress() -> impl Strategy<Value = Progress> {
                 crashes,
                 alone: crashes / 2,
                 replayed_at: next_at.filter(|_| crashes % 2 == 1),
+                passed_over: (rounds % 2 == 1)
+                    .then(|| PassedOver { provider: "apns".into(), reason: "ejected".into() }),
                 excluded,
                 at,
             }

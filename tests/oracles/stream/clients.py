@@ -1,7 +1,9 @@
-"""Subscribes with aiontfy and curl, publishes through the API, compares."""
+"""Subscribes with aiontfy and curl, publishes through the API, compares. A second
+argument is the certificate of a listener that speaks TLS."""
 
 import asyncio
 import json
+import ssl
 import sys
 import urllib.request
 
@@ -11,7 +13,8 @@ from aiontfy.exceptions import NtfyForbiddenAccessError, NtfyUnauthorizedAuthent
 
 READY = json.loads(sys.argv[1])
 API = "http://" + READY["api"]
-STREAM = "http://" + READY["stream"]
+CA = sys.argv[2] if len(sys.argv) > 2 else None
+STREAM = ("https://" if CA else "http://") + READY["stream"]
 TOPIC = "alice-7f3a"
 PATIENCE = 20
 
@@ -60,8 +63,9 @@ async def refused(session):
 
 async def curl(form, token, *more):
     url = f"{STREAM}/{TOPIC}/{form}"
+    trust = ["--cacert", CA] if CA else []
     return await asyncio.create_subprocess_exec(
-        "curl", "-sN", "-u", f":{token}", url, *more, stdout=asyncio.subprocess.PIPE
+        "curl", "-sN", *trust, "-u", f":{token}", url, *more, stdout=asyncio.subprocess.PIPE
     )
 
 
@@ -74,7 +78,9 @@ async def until(process, text):
 async def main():
     token = post("/v1/stream/tokens", {"topic": TOPIC, "ttl": "1h"})["token"]
     events = asyncio.Queue()
-    async with aiohttp.ClientSession() as session:
+    trusted = ssl.create_default_context(cafile=CA) if CA else True
+    connector = aiohttp.TCPConnector(ssl=trusted)
+    async with aiohttp.ClientSession(connector=connector) as session:
         await refused(session)
         ntfy = Ntfy(STREAM, session, token=token)
         subscribed = asyncio.create_task(ntfy.subscribe([TOPIC], events.put_nowait))
@@ -106,9 +112,17 @@ async def main():
         while (event := await events.get()).event is not Event.MESSAGE:
             pass
         assert event.id == again
+        async with session.get(f"{STREAM}/upAbCdEf123456?up=1") as answer:
+            assert await answer.json() == {"unifiedpush": {"version": 1}}
+        async with session.post(f"{STREAM}/upAbCdEf123456?up=1", data=b"\xff\x00") as answer:
+            assert (await answer.json())["encoding"] == "base64", answer
+        statistics = await ntfy.stats()
+        assert statistics.messages == 3, statistics
+        print("aiontfy:", statistics)
         subscribed.cancel()
         for process in forms.values():
             process.terminate()
+            await process.wait()
     print("stock clients read what was published")
 
 

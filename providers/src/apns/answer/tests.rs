@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{Reply, Then, classify};
+use super::{Reply, Target, Then, classify};
 use crate::http::pool::Failure;
 use crate::{Answer, Outcome, Part, Processed};
 
@@ -23,14 +23,37 @@ fn reply(status: u16, body: &str) -> (Answer, Then) {
 }
 
 fn reply_with(status: u16, body: &str, headers: &HeaderMap, can_refresh: bool) -> (Answer, Then) {
+    let part = app();
+    reply_to(status, body, headers, (Target::Device("ab"), &part), can_refresh)
+}
+
+fn reply_to(
+    status: u16,
+    body: &str,
+    headers: &HeaderMap,
+    (target, part): (Target<'_>, &Part),
+    can_refresh: bool,
+) -> (Answer, Then) {
     classify(Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
         body: body.as_bytes(),
-        app: &app(),
+        target,
+        part,
         can_refresh,
         now_s: 1_700_000_000,
     })
+}
+
+fn broadcasts() -> Part {
+    Part::Named("channels:com.example.shop".into())
+}
+
+/// An answer about a broadcast.
+fn broadcast(status: u16, reason: &str) -> (Answer, Then) {
+    let body = format!(r#"{{"reason":"{reason}"}}"#);
+    let part = broadcasts();
+    reply_to(status, &body, &HeaderMap::new(), (Target::Channel("ab=="), &part), true)
 }
 
 fn reason(status: u16, reason: &str) -> (Answer, Then) {
@@ -85,17 +108,6 @@ fn every_reason_has_its_class() {
         (301, "", Unavailable, &whole, Yes, true),
         // Never gone by a word that comes with another family's status.
         (500, "Unregistered", Unavailable, &whole, Yes, true),
-        // Broadcast and channels.
-        (400, "FeatureNotEnabled", Misconfigured, &app(), Yes, false),
-        (403, "TopicMismatch", Misconfigured, &app(), Yes, false),
-        (400, "CannotCreateChannelConfig", Misconfigured, &app(), Yes, false),
-        (400, "ChannelNotRegistered", AddressGone, &device, Yes, false),
-        (400, "MissingChannelId", MessageInvalid, &whole, Yes, true),
-        (400, "BadChannelId", MessageInvalid, &whole, Yes, true),
-        (400, "BadRequestParams", MessageInvalid, &whole, Yes, true),
-        (400, "BadRequestPayload", MessageInvalid, &whole, Yes, true),
-        (400, "MissingPushType", MessageInvalid, &whole, Yes, true),
-        (400, "MissingChannelQueueSize", MessageInvalid, &whole, Yes, true),
     ] {
         let (answer, _) = reason(status, code);
         let got = (answer.outcome, &answer.part, answer.processed, answer.unexpected);
@@ -108,12 +120,62 @@ fn every_reason_has_its_class() {
 }
 
 #[test]
+fn every_answer_to_a_broadcast_has_its_class_and_leaves_devices_alone() {
+    let (device, whole, broadcasts) = (Part::Device, Part::Provider, broadcasts());
+    for (status, code, outcome, part, processed, unexpected) in [
+        (400, "FeatureNotEnabled", Misconfigured, &broadcasts, Yes, false),
+        (400, "TopicDisallowed", Misconfigured, &broadcasts, Yes, false),
+        (403, "TopicMismatch", Misconfigured, &broadcasts, Yes, false),
+        (400, "CannotCreateChannelConfig", Misconfigured, &broadcasts, Yes, false),
+        (400, "ChannelNotRegistered", AddressGone, &device, Yes, false),
+        (400, "MissingChannelId", MessageInvalid, &whole, Yes, true),
+        (400, "BadChannelId", MessageInvalid, &whole, Yes, true),
+        (400, "BadRequestParams", MessageInvalid, &whole, Yes, true),
+        (400, "BadRequestPayload", MessageInvalid, &whole, Yes, true),
+        (400, "MissingPushType", MessageInvalid, &whole, Yes, true),
+        (400, "InvalidPushType", MessageInvalid, &whole, Yes, true),
+        (400, "BadPriority", MessageInvalid, &whole, Yes, true),
+        (400, "MissingChannelQueueSize", MessageInvalid, &whole, Yes, true),
+        // The channel's storage decides, which only Apple knows.
+        (400, "BadExpirationDate", MessageInvalid, &whole, Yes, false),
+        (400, "NeverHeardOf", MessageInvalid, &whole, Yes, true),
+        (404, "BadPath", MessageInvalid, &whole, Yes, true),
+        (405, "MethodNotAllowed", MessageInvalid, &whole, Yes, true),
+        (410, "NeverHeardOf", MessageInvalid, &whole, Yes, true),
+        (413, "PayloadTooLarge", MessageInvalid, &whole, Yes, true),
+        (403, "ExpiredProviderToken", AuthFailed, &whole, Yes, false),
+        (403, "InvalidProviderToken", AuthFailed, &whole, Yes, false),
+        (403, "UnrelatedKeyIdInToken", Unavailable, &broadcasts, No, false),
+        (429, "TooManyRequests", Throttled, &broadcasts, Yes, false),
+        (429, "TooManyProviderTokenUpdates", Throttled, &whole, Yes, false),
+        (429, "NeverHeardOf", Throttled, &broadcasts, Yes, true),
+        (500, "InternalServerError", Unavailable, &broadcasts, Yes, false),
+        (503, "ServiceUnavailable", Unavailable, &broadcasts, Yes, false),
+        (503, "Shutdown", Unavailable, &broadcasts, No, false),
+        (502, "", Ambiguous, &broadcasts, Maybe, false),
+        (504, "", Ambiguous, &broadcasts, Maybe, false),
+        (507, "", Unavailable, &broadcasts, Yes, false),
+    ] {
+        let (answer, _) = broadcast(status, code);
+        let got = (answer.outcome, &answer.part, answer.processed, answer.unexpected);
+        assert_eq!(got, (outcome, part, processed, unexpected), "{status} {code}");
+        assert_eq!(answer.code.as_deref(), (!code.is_empty()).then_some(code));
+    }
+    let (policy, _) = broadcast(400, "BadExpirationDate");
+    assert!(policy.detail.unwrap().contains("apns-expiration 0"));
+}
+
+#[test]
 fn success_carries_apples_id() {
     let mut headers = HeaderMap::new();
     headers.insert("apns-id", HeaderValue::from_static("0197-echo"));
     let (answer, then) = reply_with(200, "", &headers, true);
     assert_eq!((answer.outcome, then), (Accepted, Then::Nothing));
     assert_eq!(answer.vendor_id.as_deref(), Some("0197-echo"));
+    let mut echo = HeaderMap::new();
+    echo.insert("apns-request-id", HeaderValue::from_static("0197-request"));
+    let answer = reply_with(200, "", &echo, true).0;
+    assert_eq!(answer.vendor_id.as_deref(), Some("0197-request"));
     headers.insert("apns-unique-id", HeaderValue::from_static("unique"));
     assert_eq!(reply_with(200, "", &headers, true).0.vendor_id.as_deref(), Some("unique"));
 }
@@ -196,8 +258,12 @@ fn two_answers_leave_the_call_something_to_do() {
 #[test]
 fn a_call_without_an_answer_is_unavailable_only_when_surely_unprocessed() {
     for (processed, outcome) in [(No, Unavailable), (Maybe, Ambiguous)] {
-        let answer =
-            Answer::from(&Failure { processed, code: "reset", detail: "stream reset".to_owned() });
+        let answer = Answer::from(&Failure {
+            processed,
+            code: "reset",
+            detail: "stream reset".to_owned(),
+            again: false,
+        });
         assert_eq!((answer.outcome, answer.processed), (outcome, processed));
         assert_eq!(answer.code.as_deref(), Some("reset"));
         assert_eq!(answer.status, None);

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{PingPong, Reason, RecvStream};
 use http::{Request, StatusCode};
 
 use super::metered::Meter;
+use super::vital::Vital;
 use super::{ConnectionId, Failure, Response};
 use crate::{Processed, Written};
 
@@ -43,11 +44,11 @@ pub(super) struct Connection {
     pub(super) opened_ms: u64,
     /// The same: when it was last used.
     pub(super) used_ms: AtomicU64,
-    /// Sends PINGs; `None` while the answer to one is awaited, and after one
-    /// that got none.
-    pinger: Mutex<Option<PingPong>>,
-    /// When the last one went out, in milliseconds of the pool's age; 0: none did.
-    pinged_ms: AtomicU64,
+    pub(super) vital: Vital,
+    /// Found dead beside living ones; its calls end as such.
+    dead: AtomicBool,
+    /// One of these has told so.
+    told: AtomicBool,
 }
 
 impl Connection {
@@ -64,6 +65,7 @@ impl Connection {
             id,
             peer_limit: AtomicUsize::new(sender.current_max_send_streams()),
             sender: Mutex::new(Some(sender)),
+            vital: Vital::new(meter.clone(), pinger),
             meter,
             own_limit: own_limit.map_or(usize::MAX, |limit| limit as usize),
             proven: AtomicBool::new(!one_stream_first),
@@ -71,8 +73,8 @@ impl Connection {
             in_flight: AtomicUsize::new(0),
             opened_ms: now_ms,
             used_ms: AtomicU64::new(now_ms),
-            pinger: Mutex::new(pinger),
-            pinged_ms: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -95,8 +97,10 @@ impl Connection {
     }
 
     /// Under the pool's lock.
-    pub(super) fn take_stream(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn take_stream(&self, now: Duration) {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.vital.busy(now);
+        }
     }
 
     /// Under the pool's lock.
@@ -130,21 +134,31 @@ impl Connection {
 
     /// The means to send a PING, if it carries a call and the last PING is long
     /// enough ago.
-    pub(super) fn take_pinger(&self, now_ms: u64, interval: Duration) -> Option<PingPong> {
-        let last = self.pinged_ms.load(Ordering::Relaxed);
-        let rests = last > 0 && now_ms.saturating_sub(last) < interval.as_millis() as u64;
-        if rests || self.in_flight() == 0 {
-            return None;
-        }
-        let pinger = self.pinger.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        self.pinged_ms.store(now_ms.max(1), Ordering::Relaxed);
-        Some(pinger)
+    pub(super) fn take_pinger(&self, now: Duration, interval: Duration) -> Option<PingPong> {
+        if self.in_flight() > 0 { self.vital.take_pinger(now, interval) } else { None }
     }
 
-    /// Sends a PING and waits for its answer.
-    pub(super) async fn ping(&self, mut pinger: PingPong) {
-        if pinger.ping(Ping::opaque()).await.is_ok() {
-            *self.pinger.lock().unwrap_or_else(PoisonError::into_inner) = Some(pinger);
+    /// Whether it gave no answer to a PING, and either others were heard since or
+    /// nothing is lost with it.
+    pub(super) fn is_dead(&self, now: Duration, pool: &Meter) -> bool {
+        self.vital.is_silent(now) && (self.in_flight() == 0 || self.vital.is_outlived(pool))
+    }
+
+    /// Its calls are about to end: as those of a dead connection.
+    pub(super) fn bury(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// What a call's end without an answer means.
+    fn lost(&self, error: &h2::Error) -> Failure {
+        if !self.dead.load(Ordering::Relaxed) {
+            return lost(error);
+        }
+        Failure {
+            processed: Processed::Maybe,
+            code: "silent",
+            detail: "the connection gave no answer to a PING".to_owned(),
+            again: self.told.swap(true, Ordering::Relaxed),
         }
     }
 
@@ -156,7 +170,7 @@ impl Connection {
         written: &Written,
     ) -> Result<Response, Failure> {
         let answer = self.begin(request, body, written)?;
-        let (head, body) = answer.await.map_err(|error| lost(&error))?.into_parts();
+        let (head, body) = answer.await.map_err(|error| self.lost(&error))?.into_parts();
         let first = self.mark_answered(head.status);
         let body = read(body).await?;
         Ok(Response {
@@ -243,12 +257,12 @@ async fn read(mut stream: RecvStream) -> Result<Bytes, Failure> {
 fn lost(error: &h2::Error) -> Failure {
     if error.is_go_away() && error.is_remote() {
         let detail = readable(&error.to_string());
-        return Failure { processed: Processed::No, code: "goaway", detail };
+        return Failure { processed: Processed::No, code: "goaway", detail, again: false };
     }
     let refused = error.is_reset() && error.is_remote();
     if refused && error.reason() == Some(Reason::REFUSED_STREAM) {
         let detail = error.to_string();
-        return Failure { processed: Processed::No, code: "refused_stream", detail };
+        return Failure { processed: Processed::No, code: "refused_stream", detail, again: false };
     }
     cut(error)
 }
@@ -262,18 +276,15 @@ fn cut(error: &h2::Error) -> Failure {
     } else {
         "protocol"
     };
-    Failure { processed: Processed::Maybe, code, detail: readable(&error.to_string()) }
+    let detail = readable(&error.to_string());
+    Failure { processed: Processed::Maybe, code, detail, again: false }
 }
 
 pub(super) fn unsent(detail: String) -> Failure {
-    Failure { processed: Processed::No, code: "closed", detail }
+    Failure { processed: Processed::No, code: "closed", detail, again: false }
 }
 
 /// h2 prints a GOAWAY's debug data escaped, as `(b"{\"reason\":\"…\"}")`.
 pub(super) fn readable(text: &str) -> String {
     text.replace("\\\"", "\"").replace("(b\"", "(").replace("\")", ")")
 }
-
-/// A connection is suspected dead when a call on it was given up after at least
-/// this long without a byte from the peer: further calls go elsewhere.
-pub(super) const SILENT_AFTER: Duration = Duration::from_secs(1);

@@ -195,5 +195,5 @@ async fn settings_arrive(driver: &mut Connection<Io, Bytes>) -> Result<(), Failu
 }
 
 fn failure(code: &'static str, detail: String) -> Failure {
-    Failure { processed: Processed::No, code, detail }
+    Failure { processed: Processed::No, code, detail, again: false }
 }

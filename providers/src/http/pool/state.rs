@@ -185,6 +185,12 @@ impl State {
         Next { failed, failure: Some(shut()), ..Next::default() }
     }
 
+    /// Whether a call has a stream or waits for one.
+    pub(super) fn is_busy(&self) -> bool {
+        let mut connections = self.open.iter().chain(&self.draining);
+        !self.waiters.is_empty() || connections.any(|connection| connection.in_flight() > 0)
+    }
+
     /// Whether nothing is open any more, nor being opened.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.draining.is_empty() && !self.opening
@@ -219,7 +225,7 @@ impl State {
             .map(|offset| &self.open[self.turn.wrapping_add(offset) % count])
             .filter(|connection| connection.in_flight() < connection.limit())
             .min_by_key(|connection| connection.in_flight())?;
-        connection.take_stream();
+        connection.take_stream(self.used);
         connection.used_ms.store(self.used.as_millis() as u64, Ordering::Relaxed);
         Some(connection.clone())
     }
@@ -272,6 +278,6 @@ impl Backoff {
     fn failure(&self) -> Failure {
         let last = self.last.as_ref().map_or("", |failure| &failure.detail);
         let detail = format!("not trying again yet; last: {last}");
-        Failure { processed: Processed::No, code: "connect", detail }
+        Failure { processed: Processed::No, code: "connect", detail, again: false }
     }
 }

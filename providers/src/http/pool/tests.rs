@@ -28,6 +28,8 @@ fn settings_for(origin: &str, ca: &[u8]) -> PoolSettings {
         max_connections: 4,
         stream_limit: None,
         one_stream_first: false,
+        ping_interval: Duration::from_secs(60),
+        idle_ping: None,
     }
 }
 
@@ -275,6 +277,17 @@ async fn serve_rest(peer: &mut wire::Wire) {
     }
 }
 
+/// Answers every request, and gives back what its body took of the window.
+async fn serve_all(peer: &mut wire::Wire) {
+    while let Some(frame) = peer.frame().await {
+        if frame.kind == wire::DATA {
+            let length = u32::try_from(frame.payload.len()).unwrap();
+            peer.write(wire::WINDOW_UPDATE, 0, 0, &length.to_be_bytes()).await;
+            peer.answer(frame.stream, 200).await;
+        }
+    }
+}
+
 fn pool_is_done(pool: &Pool) -> bool {
     pool.shared.state().open.iter().all(|connection| connection.in_flight() == 0)
 }
@@ -464,7 +477,6 @@ async fn a_connection_on_which_a_call_was_given_up_in_silence_takes_no_more() {
 #[tokio::test]
 async fn a_sign_of_life_is_a_ping_where_one_is_due_and_else_a_fresh_connection() {
     let (pool, listener) = pair().await;
-    let interval = Duration::from_secs(60);
     let mut calls = Box::pin(call(&pool));
     let mut peer = tokio::select! {
         _ = &mut calls => unreachable!("nobody answered"),
@@ -476,13 +488,13 @@ async fn a_sign_of_life_is_a_ping_where_one_is_due_and_else_a_fresh_connection()
     };
     let _idle = listener.accept(10).await;
     let heard = pool.heard();
-    let ((), ()) = tokio::join!(pool.sound(interval), async {
+    let ((), ()) = tokio::join!(pool.sound(), async {
         let ping = peer.until(wire::PING).await;
         peer.write(wire::PING, 1, 0, &ping.payload).await;
     });
     let answered = pool.heard();
     assert!(answered > heard);
-    let ((), _fresh) = tokio::join!(pool.sound(interval), async {
+    let ((), _fresh) = tokio::join!(pool.sound(), async {
         let mut fresh = listener.accept(10).await;
         fresh.until_closed().await;
     });
@@ -508,12 +520,105 @@ async fn a_peer_that_gives_no_sign_of_life_loses_all_its_connections() {
         tokio::task::yield_now().await;
     }
     let heard = pool.heard();
-    pool.sound(Duration::from_secs(60)).await;
+    pool.sound().await;
     assert_eq!(pool.heard(), heard, "not a byte came");
     // Without a call on it there is no reason to keep it.
     idle.until_closed().await;
     drop(given_up);
     silent.until_closed().await;
+}
+
+#[tokio::test]
+async fn a_dead_connection_beside_a_living_one_ends_its_calls_as_one_failure() {
+    let (pool, listener) = pair().await;
+    let calls = async { tokio::join!(call(&pool), call(&pool), call(&pool), call(&pool)) };
+    let mut calls = Box::pin(calls);
+    // All four wait for the first connection, which takes them and says no more.
+    let mut dead = tokio::select! {
+        _ = &mut calls => unreachable!("nobody answered"),
+        peer = async {
+            let mut peer = listener.accept(4).await;
+            for _ in 0..4 {
+                peer.request().await;
+            }
+            peer
+        } => peer,
+    };
+    let mut living = listener.accept(100).await;
+    let traffic = async {
+        loop {
+            call(&pool).await.unwrap();
+        }
+    };
+    let answered = serve_all(&mut living);
+    let (a, b, c, d) = tokio::select! {
+        ended = calls => ended,
+        () = traffic => unreachable!("it goes on"),
+        () = answered => unreachable!("the client stays"),
+    };
+    let failures = [a, b, c, d].map(|result| result.unwrap_err());
+    for failure in &failures {
+        assert_eq!((failure.processed, failure.code), (Processed::Maybe, "silent"));
+    }
+    assert_eq!(failures.iter().filter(|failure| !failure.again).count(), 1);
+    assert_eq!(dead.until(wire::PING).await.flags, 0, "it was asked before");
+    dead.until_closed().await;
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for_while_pings_are_answered() {
+    let (pool, listener) = pair().await;
+    let mut slow_call = Box::pin(call(&pool));
+    let mut slow = tokio::select! {
+        _ = &mut slow_call => unreachable!("nobody answered"),
+        peer = async {
+            let mut peer = listener.accept(1).await;
+            peer.request().await;
+            peer
+        } => peer,
+    };
+    let mut living = listener.accept(100).await;
+    let traffic = async {
+        loop {
+            call(&pool).await.unwrap();
+        }
+    };
+    let answered = serve_all(&mut living);
+    let pings = async {
+        let ping = slow.until(wire::PING).await;
+        slow.write(wire::PING, 1, 0, &ping.payload).await;
+        // Longer than a dead one would have been left alone.
+        tokio::time::sleep(super::PONG_WITHIN * 2).await;
+        slow.answer(1, 200).await;
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        answer = slow_call => answer,
+        () = traffic => unreachable!("it goes on"),
+        () = answered => unreachable!("the client stays"),
+        () = pings => unreachable!("it never ends"),
+    };
+    assert_eq!(answer.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_pinged_and_closed_when_it_gives_no_answer() {
+    let listener = Listener::bind(0, H2).await;
+    let often = Duration::from_millis(1);
+    let (ping_interval, idle_ping) = (often, Some(often));
+    let pool = Pool::new(PoolSettings { ping_interval, idle_ping, ..settings(&listener) });
+    let (answer, mut peer) = tokio::join!(call(&pool), async {
+        let mut peer = listener.accept(10).await;
+        let stream = peer.request().await;
+        peer.answer(stream, 200).await;
+        peer
+    });
+    assert!(answer.is_ok());
+    let ping = peer.until(wire::PING).await;
+    peer.write(wire::PING, 1, 0, &ping.payload).await;
+    // The next one is not answered.
+    peer.until(wire::PING).await;
+    peer.until_closed().await;
 }
 
 #[tokio::test]

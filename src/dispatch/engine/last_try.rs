@@ -1,0 +1,69 @@
+//! Panic's last tries (docs/semantics.md, "Provider health"): every candidate of a
+//! delivery is out, at least one for something that time may mend, and its life
+//! ends within seconds. Waiting gains nothing any more, so it is tried once on the
+//! best of them, a few a second for each key: a vendor that is down is not flooded
+//! by a queue that expires.
+
+use std::time::{Duration, Instant};
+
+use super::super::deliveries::{Place, StubRef};
+use super::pick::Began;
+use super::{Effect, Engine, MAX_LOADING};
+use crate::clock::Now;
+use crate::routing::Pass;
+
+/// A life that ends within this is nearly over.
+const NEARLY_OVER: Duration = Duration::from_secs(5);
+/// How often they are looked for: as often as a key takes one.
+const EVERY: Duration = Duration::from_millis(100);
+/// Messages looked at in one turn; the bound matters only where many cannot be tried.
+const AT_ONCE: usize = 256;
+
+impl Engine {
+    /// When to look for them; `None`: nothing is out that time may mend.
+    pub(super) fn last_tries_wake(&self, now: Now) -> Option<Instant> {
+        let may = !self.draining && self.board.any_out_for_a_time();
+        let first = self.deliveries.first_end().filter(|_| may)?;
+        let nearly_over = now.instant + first.since(now.utc).saturating_sub(NEARLY_OVER);
+        Some(nearly_over.max(self.next_last_tries))
+    }
+
+    pub(super) fn last_tries(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.last_tries_wake(now).is_none_or(|at| now.instant < at) {
+            return;
+        }
+        self.next_last_tries = now.instant + EVERY;
+        for at in self.deliveries.ending(now.utc.plus(NEARLY_OVER), AT_ONCE) {
+            self.last_try(at, now, effects);
+        }
+    }
+
+    fn last_try(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+        let stub = &self.deliveries.stubs[at];
+        let tried = stub.track.as_ref().is_some_and(|track| track.last_tried);
+        let waits = matches!(stub.place, Place::Lane | Place::Timer);
+        let due = self.deliveries.not_before(at) <= now.utc;
+        if tried || !waits || !due || self.is_paused(at) || self.deliveries.uncertain(at) {
+            return;
+        }
+        if self.deliveries.message_of(at).body.is_none() {
+            if self.loading.len() < MAX_LOADING {
+                self.read_back(at, effects);
+            }
+            return;
+        }
+        let Some(candidate) = self.last_choice(at, now) else { return };
+        let provider = self.candidate(at, candidate).provider;
+        if self.board.permit_at(provider, now.instant) != Some(now.instant) {
+            return;
+        }
+        self.take_out(at);
+        self.track(at).last_tried = true;
+        match self.begin(at, candidate, Pass::LastTry, now, effects) {
+            Began::Yes | Began::Aside => {}
+            Began::NoPermit | Began::Closed => {
+                self.enter(at, super::super::fair::End::Front, now);
+            }
+        }
+    }
+}
