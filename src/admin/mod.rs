@@ -29,8 +29,8 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{
-    Authenticator, Code, Observe, Page, Parameters, Problem, RequestId, Segment, Wanted,
-    message_view, no_message, panicked, unknown_method, unknown_path,
+    Authenticator, Code, HeaderLimit, Observe, Page, Parameters, Problem, RequestId, Segment,
+    Wanted, message_view, no_message, panicked, unknown_method, unknown_path,
 };
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Wish};
@@ -137,6 +137,7 @@ pub fn router(state: AdminState, explain: MethodRouter) -> Router {
                 .layer(RequestId)
                 .layer(Observe::new(state.telemetry.clone(), "admin"))
                 .layer(CatchPanicLayer::custom(panicked))
+                .layer(HeaderLimit::new(&state.limits))
                 .layer(from_fn(from_here)),
         )
         .with_state(Arc::new(state))

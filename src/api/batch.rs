@@ -26,9 +26,8 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::auth::Caller;
 use super::layers::Permit;
-use super::openapi::MessageRequest;
 use super::problem::{Code, Problem, ProblemShape};
-use super::read::{self, Media};
+use super::read::{self, Media, Traceparent};
 use super::submit::Submitted;
 use super::view::{Accepted, message_uuid};
 use crate::dispatch::Limits;
@@ -76,8 +75,8 @@ pub(super) struct BatchAnswer<'a> {
     path = "/v1/messages/batch",
     operation_id = "submitMessages",
     tag = "messages",
-    params(("traceparent" = Option<String>, Header, description = "W3C Trace Context: the `trace` of each of these messages. An invalid one is ignored.", example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
-    request_body(content = MessageRequest, content_type = "application/x-ndjson", description = "A message a line. No total size; each line has the limit of a body. Closed after 30 s without a byte."),
+    params(Traceparent),
+    request_body(content = ref("#/components/schemas/Message"), content_type = "application/x-ndjson", description = "A message a line. No total size; each line has the limit of a body. Closed after 30 s without a byte."),
     responses((status = 200, description = "An answer a line.", body = BatchAnswer<'_>, content_type = "application/x-ndjson"))
 )]
 pub(super) async fn submit(

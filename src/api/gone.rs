@@ -6,11 +6,11 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::messages::json;
-use super::page::{key_cursor, parse_key_cursor, parse_limit};
+use super::page::{PageQuery, key_cursor, parse_key_cursor, parse_limit};
 use super::problem::Problem;
 use super::read;
 use super::submit::blocking;
@@ -21,11 +21,12 @@ use crate::model::Gone;
 /// Entries that one call looks at: those of other clients are passed over.
 const LOOKED_AT: usize = 10_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct GoneQuery {
+    /// Those found out at this time or later (RFC 3339).
+    #[param(format = DateTime, example = "2026-11-24T00:00:00Z")]
     since: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
 }
 
 /// An address that a vendor declared gone.
@@ -89,22 +90,19 @@ pub(super) struct GonePage<'a> {
     path = "/v1/addresses/gone",
     operation_id = "listGoneAddresses",
     tag = "addresses",
-    params(
-        ("since" = Option<String>, Query, description = "Those found out at this time or later (RFC 3339)."),
-        ("limit" = Option<u32>, Query, description = "Items on a page.", minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before."),
-    ),
-    responses((status = 200, description = "A page.", body = GonePage<'_>, content_type = "application/json"))
+    params(GoneQuery, PageQuery),
+    responses((status = 200, description = "A page.", body = GonePage<'_>))
 )]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, Problem> {
     let caller = shared.state.authenticator.caller(request.headers())?;
-    let query: GoneQuery = read::query(request.uri())?;
-    let limit = parse_limit(query.limit.as_deref())?;
-    let since = parse_since(query.since.as_deref())?;
-    let from = match query.cursor.as_deref() {
+    let GoneQuery { since } = read::query(request.uri())?;
+    let page: PageQuery = read::query(request.uri())?;
+    let limit = parse_limit(page.limit.as_deref())?;
+    let since = parse_since(since.as_deref())?;
+    let from = match page.cursor.as_deref() {
         Some(cursor) => parse(cursor)?,
         // Before the first of that moment.
         None => since.map_or((Utc::default(), 0), |since| {

@@ -12,17 +12,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::Object;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::auth::Caller;
 use super::gone::parse_since;
 use super::messages::json;
-use super::page::{bad_cursor, key_cursor, parse_key_cursor, parse_limit};
+use super::page::{PageQuery, bad_cursor, key_cursor, parse_key_cursor, parse_limit};
 use super::problem::Problem;
 use super::read::{self, Media};
 use super::submit::blocking;
-use super::view::{Head, Standing};
+use super::view::{self, Head, Standing};
 use crate::clock::Utc;
 use crate::intake::{self, json as body_json};
 use crate::model::{Message, MessageId, Progress, State as DeliveryState};
@@ -44,6 +45,23 @@ struct Filter {
     metadata: BTreeMap<String, String>,
     limit: usize,
     before: Option<MessageId>,
+}
+
+/// How it is asked for.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `Filter::parse` reads")]
+struct FilterQuery {
+    /// Messages to a recipient of this name.
+    r#ref: Option<String>,
+    #[param(schema_with = described)]
+    state: Option<String>,
+    /// Messages accepted at this time or later (RFC 3339).
+    #[param(format = DateTime, example = "2026-11-24T00:00:00Z")]
+    since: Option<String>,
+    /// Messages with this label; may be given for several keys.
+    #[param(rename = "metadata.KEY", example = "autumn")]
+    metadata: Option<String>,
 }
 
 impl Filter {
@@ -86,6 +104,12 @@ fn message_states() -> impl Iterator<Item = DeliveryState> {
     states.filter(|state| *state != DeliveryState::Waiting).chain([DeliveryState::Partial])
 }
 
+fn described() -> Object {
+    let mut states = view::message_states();
+    states.description = Some("Messages in this state.".to_owned());
+    states
+}
+
 fn parse_state(text: &str) -> Result<DeliveryState, Problem> {
     message_states().find(|state| state.word() == text).ok_or_else(|| {
         let words: Vec<_> = message_states().map(DeliveryState::word).collect();
@@ -118,15 +142,8 @@ pub(super) struct MessagePage<'a> {
     path = "/v1/messages",
     operation_id = "listMessages",
     tag = "messages",
-    params(
-        ("ref" = Option<String>, Query, description = "Messages to a recipient of this name."),
-        ("state" = Option<String>, Query, description = "Messages in this state."),
-        ("since" = Option<String>, Query, description = "Messages accepted at this time or later (RFC 3339)."),
-        ("metadata.KEY" = Option<String>, Query, description = "Messages with this label; may be given for several keys."),
-        ("limit" = Option<u32>, Query, description = "Items on a page.", minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before."),
-    ),
-    responses((status = 200, description = "A page.", body = MessagePage<'_>, content_type = "application/json"))
+    params(FilterQuery, PageQuery),
+    responses((status = 200, description = "A page.", body = MessagePage<'_>))
 )]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
@@ -169,19 +186,6 @@ pub(super) struct CancelledMessages {
     cancelled: u32,
 }
 
-/// Which messages to take back.
-#[derive(Debug, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes what `intake::cancel_filter` reads")]
-pub(super) struct CancelRequest {
-    /// Messages with all of these labels.
-    #[schema(nullable = false)]
-    metadata: Option<BTreeMap<String, String>>,
-    /// Deliveries to recipients of this name alone.
-    #[schema(nullable = false, min_length = 1, max_length = 256)]
-    r#ref: Option<String>,
-}
-
 /// Take back all messages of a kind.
 ///
 /// Of your messages that have the labels (and to the recipients of that name), what
@@ -192,8 +196,8 @@ pub(super) struct CancelRequest {
     path = "/v1/messages/cancel",
     operation_id = "cancelMessages",
     tag = "messages",
-    request_body(content = CancelRequest, content_type = "application/json"),
-    responses((status = 202, description = "What was left is taken back.", body = CancelledMessages, content_type = "application/json"))
+    request_body(content = ref("#/components/schemas/CancelRequest")),
+    responses((status = 202, description = "What was left is taken back.", body = CancelledMessages))
 )]
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,

@@ -9,12 +9,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
 use super::auth::Caller;
-use super::openapi::{AcceptedOrView, MessageRequest};
-use super::page::Page;
+use super::openapi::requests::AcceptedOrView;
+use super::page::{Page, PageQuery};
 use super::problem::{Code, Problem};
-use super::read::{self, Media, Segment};
+use super::read::{self, Media, Segment, Traceparent};
 use super::submit::{Submitted, blocking};
 use super::view::{CancelledView, Standing, View, accepted_body, message_uuid};
 use super::{ApiState, Shared};
@@ -29,9 +30,28 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Says that the answer is that of an earlier request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct SubmitQuery {
+    /// Wait until every delivery has settled, at most this long (at most 60s): a duration such as `10s`, or seconds.
+    #[param(example = "10s", pattern = "^([0-9]|[1-5][0-9]|60)s?$")]
     wait: Option<String>,
+}
+
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `read::idempotency_key` reads")]
+struct IdempotencyKey {
+    /// The same key and body within 24 h gives the first answer again; the same key with another body is refused. Printable ASCII characters. The body's `idempotency_key` is the same.
+    #[param(
+        rename = "Idempotency-Key",
+        nullable = false,
+        example = "order-4711-shipped",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[ -~]*$"
+    )]
+    key: Option<String>,
 }
 
 /// Take a message.
@@ -44,15 +64,11 @@ struct SubmitQuery {
     path = "/v1/messages",
     operation_id = "submitMessage",
     tag = "messages",
-    params(
-        ("wait" = Option<String>, Query, description = "Wait until every delivery has settled, at most this long (at most 60s): a duration such as `10s`, or seconds.", example = "10s"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters. The same key and body within 24 h gives the first answer again; the same key with another body is refused. The body's `idempotency_key` is the same."),
-        ("traceparent" = Option<String>, Header, description = "W3C Trace Context: shown as the message's `trace`, and logged with each attempt. An invalid one is ignored.", example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-    ),
-    request_body(content = MessageRequest, content_type = "application/json"),
+    params(SubmitQuery, IdempotencyKey, Traceparent),
+    request_body(content = ref("#/components/schemas/Message")),
     responses(
-        (status = 200, description = "With `?wait=`: every delivery has settled.", body = View<'_>, content_type = "application/json", headers(("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key was accepted."))),
-        (status = 202, description = "Accepted. With `?wait=`: the time is over, and this is the view so far.", body = AcceptedOrView<'_>, content_type = "application/json", headers(("Idempotent-Replayed" = String, description = "`true` when this is the first answer again."))),
+        (status = 200, description = "With `?wait=`: every delivery has settled.", body = View<'_>, headers(("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key was accepted."))),
+        (status = 202, description = "Accepted. With `?wait=`: the time is over, and this is the view so far.", body = AcceptedOrView<'_>, headers(("Idempotent-Replayed" = String, description = "`true` when this is the first answer again."))),
     )
 )]
 pub(super) async fn submit(
@@ -86,12 +102,8 @@ pub(super) async fn submit(
     path = "/v1/messages/{id}",
     operation_id = "getMessage",
     tag = "messages",
-    params(
-        ("id" = String, Path, description = "The message's id."),
-        ("limit" = Option<u32>, Query, description = "Deliveries on a page.", minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before."),
-    ),
-    responses((status = 200, description = "The message as it stands.", body = View<'_>, content_type = "application/json"))
+    params(PageQuery),
+    responses((status = 200, description = "The message as it stands.", body = View<'_>))
 )]
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
@@ -142,12 +154,6 @@ pub async fn message_view(
     Ok(json(StatusCode::OK, &view))
 }
 
-#[derive(Debug, Deserialize)]
-struct PageQuery {
-    limit: Option<String>,
-    cursor: Option<String>,
-}
-
 /// Take back what is not yet sent.
 ///
 /// A delivery with an attempt in flight is taken back unless that is accepted.
@@ -156,8 +162,7 @@ struct PageQuery {
     path = "/v1/messages/{id}",
     operation_id = "cancelMessage",
     tag = "messages",
-    params(("id" = String, Path, description = "The message's id.")),
-    responses((status = 202, description = "What was left is taken back.", body = CancelledView, content_type = "application/json"))
+    responses((status = 202, description = "What was left is taken back.", body = CancelledView))
 )]
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,

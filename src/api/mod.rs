@@ -5,6 +5,7 @@
 mod auth;
 mod batch;
 mod client;
+mod docs;
 mod explain;
 mod gone;
 mod layers;
@@ -56,6 +57,7 @@ use crate::intake::idempotency::InProgress;
 use crate::routing::Catalog;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use docs::Docs;
 use submit::Commits;
 
 /// What the api listener works with.
@@ -96,6 +98,8 @@ struct Shared {
     names: AddressNames,
     /// The description, serialised once.
     openapi: Bytes,
+    /// The same as a page.
+    docs: Docs,
 }
 
 /// All routes of the api listener; and the explanation of messages alone, for
@@ -113,13 +117,14 @@ pub fn routers(state: ApiState) -> (Router, MethodRouter) {
         .routes(routes!(users::put_device, users::show_device, users::remove_device))
         .routes(routes!(gone::list))
         .routes(routes!(openapi::describe))
+        .routes(routes!(docs::show))
         .split_for_parts();
-    // Strings and lists: serialising them does not fail.
-    let document = serde_json::to_vec(&openapi::complete(document)).unwrap_or_default();
+    let document = openapi::complete(&document);
     let layers = ServiceBuilder::new()
         .layer(RequestId) // every answer has one
         .layer(Observe::new(Arc::clone(&state.telemetry), "api")) // and is counted
         .layer(CatchPanicLayer::custom(problem::panicked)) // a fault of ours is an answer, too
+        .layer(HeaderLimit::new(&state.limits)) // 431
         .layer(Admit::new(state.limits.max_requests)) // refuses at once what is too much
         .layer(from_fn_with_state(Arc::clone(&state.authenticator), rate::tell)); // "slow down"
     let shared = Shared {
@@ -127,8 +132,9 @@ pub fn routers(state: ApiState) -> (Router, MethodRouter) {
         in_progress: InProgress::default(),
         commits: Commits::default(),
         registering: users::Registering::default(),
+        docs: Docs::of(&document),
+        openapi: document.to_string().into(),
         names: AddressNames::new(&state.store.server_key()),
-        openapi: document.into(),
         state,
     };
     let shared = Arc::new(shared);

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Uri};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
 use super::problem::{Code, Problem};
 use crate::dispatch::Limits;
@@ -22,6 +23,16 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The header with a trace (W3C Trace Context).
 const TRACEPARENT: &str = "traceparent";
+
+/// The header with a trace, described.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `trace` reads")]
+pub(super) struct Traceparent {
+    /// W3C Trace Context: shown as the `trace` of what is sent, and logged with each attempt. An invalid one is ignored.
+    #[param(nullable = false, example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+    traceparent: Option<String>,
+}
 
 /// What a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

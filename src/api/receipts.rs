@@ -36,6 +36,7 @@ pub(super) struct ReceiptRequest {
     path = "/v1/receipts",
     operation_id = "receipt",
     tag = "messages",
+    security(()),
     request_body(content = ReceiptRequest, description = "Both parts of the payload's `pushyard`."),
     responses((status = 204, description = "The delivery is `delivered`."))
 )]

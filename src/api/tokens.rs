@@ -31,10 +31,10 @@ const LONGEST_LIFE: Duration = Duration::from_secs(366 * 86_400);
 #[expect(dead_code, reason = "describes what `fields` reads")]
 pub(super) struct TokenRequest {
     /// The topic that it opens.
-    #[schema(example = "alice-7f3a")]
+    #[schema(example = "alice-7f3a", pattern = "^[-_A-Za-z0-9]{1,64}$")]
     topic: String,
     /// For how long; at most 366d.
-    #[schema(example = "30d", default = "30d", nullable = false)]
+    #[schema(example = "30d", default = "30d", nullable = false, pattern = "^[0-9]+(s|m|h|d)$")]
     ttl: Option<String>,
 }
 

@@ -23,7 +23,6 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::auth::Caller;
 use super::messages::json;
-use super::openapi::AddressRequest;
 use super::problem::Problem;
 use super::read::{self, Media, Segment, Segments};
 use super::submit::blocking;
@@ -49,31 +48,14 @@ impl Registering {
     }
 }
 
-/// What a device is to be.
-#[derive(Debug, ToSchema)]
-#[schema(as = DeviceRequest)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes what `intake::device` reads")]
-pub(super) struct DeviceRequest {
-    /// The ways to reach it. One without `registered_at` is registered now.
-    #[schema(schema_with = super::openapi::addresses)]
-    addresses: Vec<AddressRequest>,
-    /// Only providers of this region, or of none, may serve it.
-    #[schema(nullable = true, min_length = 1, max_length = 64)]
-    region: Option<String>,
-    /// Your own labels.
-    #[schema(nullable = false)]
-    metadata: Option<BTreeMap<String, String>>,
-}
-
 /// A device as it is kept.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Device)]
 pub(super) struct DeviceView<'a> {
     /// Its name; the `ref` of its deliveries.
     device: &'a str,
-    /// The ways to reach it. `gone`: at these providers a vendor declared it gone, at that time.
-    #[schema(value_type = Vec<Object>)]
+    /// The ways to reach it.
+    #[schema(schema_with = super::openapi::requests::device_addresses)]
     addresses: Vec<AddressView<'a>>,
     /// Only providers of this region, or of none, may serve it.
     #[schema(required = true)]
@@ -170,14 +152,10 @@ impl Known {
     path = "/v1/users/{user}/devices/{device}",
     operation_id = "putDevice",
     tag = "users",
-    params(
-        ("user" = String, Path, description = "Your name for the user, 1 to 256 characters."),
-        ("device" = String, Path, description = "Your name for the device, 1 to 256 characters. A user has at most 100."),
-    ),
-    request_body(content = DeviceRequest, content_type = "application/json"),
+    request_body(content = ref("#/components/schemas/DeviceRequest")),
     responses(
-        (status = 200, description = "Replaced.", body = DeviceView<'_>, content_type = "application/json"),
-        (status = 201, description = "New.", body = DeviceView<'_>, content_type = "application/json"),
+        (status = 200, description = "Replaced.", body = DeviceView<'_>),
+        (status = 201, description = "New.", body = DeviceView<'_>),
     )
 )]
 pub(super) async fn put_device(
@@ -226,11 +204,7 @@ pub(super) async fn put_device(
     path = "/v1/users/{user}/devices/{device}",
     operation_id = "getDevice",
     tag = "users",
-    params(
-        ("user" = String, Path, description = "The user."),
-        ("device" = String, Path, description = "The device."),
-    ),
-    responses((status = 200, description = "The device.", body = DeviceView<'_>, content_type = "application/json"))
+    responses((status = 200, description = "The device.", body = DeviceView<'_>))
 )]
 pub(super) async fn show_device(
     State(shared): State<Arc<Shared>>,
@@ -253,10 +227,6 @@ pub(super) async fn show_device(
     path = "/v1/users/{user}/devices/{device}",
     operation_id = "removeDevice",
     tag = "users",
-    params(
-        ("user" = String, Path, description = "The user."),
-        ("device" = String, Path, description = "The device."),
-    ),
     responses((status = 204, description = "Removed."))
 )]
 pub(super) async fn remove_device(
@@ -281,8 +251,7 @@ pub(super) async fn remove_device(
     path = "/v1/users/{user}",
     operation_id = "getUser",
     tag = "users",
-    params(("user" = String, Path, description = "The user.")),
-    responses((status = 200, description = "The user.", body = UserView<'_>, content_type = "application/json"))
+    responses((status = 200, description = "The user.", body = UserView<'_>))
 )]
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
@@ -311,8 +280,7 @@ pub(super) async fn show(
     path = "/v1/users/{user}",
     operation_id = "eraseUser",
     tag = "users",
-    params(("user" = String, Path, description = "The user.")),
-    responses((status = 200, description = "Nothing is held any more.", body = Erased, content_type = "application/json"))
+    responses((status = 200, description = "Nothing is held any more.", body = Erased))
 )]
 pub(super) async fn erase(
     State(shared): State<Arc<Shared>>,

@@ -409,7 +409,8 @@ fn delivery_states() -> utoipa::openapi::Object {
     words(State::DELIVERY.map(State::word)).build()
 }
 
-fn message_states() -> utoipa::openapi::Object {
+/// The states of a message, wherever one is described.
+pub(super) fn message_states() -> utoipa::openapi::Object {
     let states = State::DELIVERY.iter().filter(|state| **state != State::Waiting);
     words(states.chain([&State::Partial]).map(|state| state.word())).build()
 }

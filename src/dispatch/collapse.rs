@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use super::deliveries::StubRef;
@@ -35,16 +35,16 @@ impl Collapse {
     /// A delivery of a message with a collapse key is unsettled.
     pub(super) fn join(&mut self, at: StubRef, message: &Message, recipient: &Recipient) {
         let Some(key) = &message.push.collapse_key else { return };
-        let slots: SmallVec<[Slot; 1]> = recipient
-            .addresses
-            .iter()
-            .map(|address| {
-                let mut hasher = DefaultHasher::new();
-                (&*message.client, key, address.kind().name).hash(&mut hasher);
-                address.values().for_each(|value| value.hash(&mut hasher));
-                hasher.finish()
-            })
-            .collect();
+        let mut slots: SmallVec<[Slot; 1]> = SmallVec::new();
+        for address in &recipient.addresses {
+            let mut hasher = DefaultHasher::new();
+            (&*message.client, key, address.kind().name).hash(&mut hasher);
+            address.values().for_each(|value| value.hash(&mut hasher));
+            let slot = hasher.finish();
+            if !slots.contains(&slot) {
+                slots.push(slot);
+            }
+        }
         for slot in &slots {
             self.slots.entry(*slot).or_default().push((message.id, at));
         }
@@ -70,9 +70,12 @@ impl Collapse {
     pub(super) fn others(&self, at: StubRef) -> SmallVec<[(StubRef, Age); 2]> {
         let mut found: SmallVec<[(StubRef, Age); 2]> = SmallVec::new();
         let Some((message, slots)) = self.of.get(&at) else { return found };
+        // In one slot each stands once. A set: a message may name an address a thousand times.
+        let several = slots.len() > 1;
+        let mut known = HashSet::new();
         for slot in slots {
             for (other, member) in self.slots.get(slot).into_iter().flatten() {
-                if *member != at && !found.iter().any(|(known, _)| known == member) {
+                if *member != at && (!several || known.insert(*member)) {
                     found.push((*member, Age::of(*other, *message)));
                 }
             }

@@ -16,6 +16,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// Up to here equal keys are looked for pair by pair, beyond by sorting.
 const FEW_KEYS: usize = 16;
 
+/// 2^53.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// The key of an object, and what stands there.
 pub type Member<'a> = (Cow<'a, str>, Node<'a>);
 
@@ -57,6 +60,24 @@ impl<'a> Node<'a> {
     /// The string, if it is one.
     pub fn text(&self) -> Option<&str> {
         if let Node::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The whole number, if it is one, also when it is written as `7.0` (JSON Schema,
+    /// section 6.1.1: an integer is a number without a fraction).
+    pub fn whole(&self) -> Option<i64> {
+        match self {
+            Node::Integer(number) => Some(*number),
+            // Below that each whole number has its own double.
+            Node::Number(number) if number.fract() == 0.0 && number.abs() < EXACT => {
+                Some(*number as i64)
+            }
+            Node::Number(_)
+            | Node::Null
+            | Node::Bool(_)
+            | Node::Text(_)
+            | Node::Array(_)
+            | Node::Object(_) => None,
+        }
     }
 
     /// What it is, for messages to people.
@@ -278,6 +299,21 @@ mod tests {
         let node = parse(text.as_bytes(), 32).unwrap();
         assert_eq!(serde_json::to_string(&node).unwrap(), text);
         assert_eq!(node.get("b").and_then(|b| b.get("d")), Some(&Node::Bool(true)));
+    }
+
+    #[test]
+    fn a_number_without_a_fraction_is_whole_however_it_is_written() {
+        for (text, whole) in [
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("-7e2", Some(-700)),
+            ("7.5", None),
+            ("1e300", None),
+            ("18446744073709551615", None),
+            ("\"7\"", None),
+        ] {
+            assert_eq!(parse(text.as_bytes(), 3).unwrap().whole(), whole, "{text}");
+        }
     }
 
     #[test]

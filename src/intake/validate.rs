@@ -257,11 +257,11 @@ fn notification(node: &Node<'_>, at: At<'_>, faults: &mut Faults) -> Notificatio
 }
 
 fn badge(node: &Node<'_>, at: At<'_>, faults: &mut Faults) -> Option<u32> {
-    let Node::Integer(number) = node else {
+    let Some(number) = node.whole() else {
         faults.wrong_type(at, "a whole number", node);
         return None;
     };
-    let badge = u32::try_from(*number).ok();
+    let badge = u32::try_from(number).ok();
     if badge.is_none() {
         faults.push(at, "out_of_range", format!("must be between 0 and {}", u32::MAX));
     }
@@ -322,15 +322,15 @@ pub(super) fn metadata(
 
 fn ttl(node: &Node<'_>, at: At<'_>, faults: &mut Faults) -> Option<Duration> {
     const RANGE: &str = "must be between 0 s and 28 d";
-    let ttl = match node {
-        Node::Integer(seconds) => match u64::try_from(*seconds) {
+    let ttl = match (node.whole(), node.text()) {
+        (Some(seconds), _) => match u64::try_from(seconds) {
             Ok(seconds) => Duration::from_secs(seconds),
             Err(_) => {
                 faults.push(at, "out_of_range", RANGE);
                 return None;
             }
         },
-        Node::Text(text) => match duration(text) {
+        (None, Some(text)) => match duration(text) {
             Some(ttl) => ttl,
             None => {
                 let detail =
@@ -339,7 +339,7 @@ fn ttl(node: &Node<'_>, at: At<'_>, faults: &mut Faults) -> Option<Duration> {
                 return None;
             }
         },
-        Node::Null | Node::Bool(_) | Node::Number(_) | Node::Array(_) | Node::Object(_) => {
+        (None, None) => {
             faults.wrong_type(at, "a duration such as \"4h\", or a whole number of seconds", node);
             return None;
         }

@@ -30,7 +30,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::patient::Patient;
-use crate::api::{HEADROOM, HeaderLimit, RequestId};
+use crate::api::{HEADROOM, RequestId};
 use crate::dispatch::Limits;
 
 /// HTTP/2 streams of one connection at once.
@@ -106,7 +106,7 @@ async fn run(
     let connection = Connection {
         http1: http1(limits),
         http2: http2(limits),
-        router: router.layer(HeaderLimit::new(&limits)).layer(RequestId),
+        router: router.layer(RequestId),
         limits,
         tls,
         write_stall,
@@ -320,6 +320,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::api::HeaderLimit;
 
     struct Serving {
         address: SocketAddr,
@@ -350,6 +351,8 @@ mod tests {
                     "released"
                 }),
             );
+        // As every router does.
+        let router = router.layer(HeaderLimit::new(&limits));
         tasks.spawn(serve(listener, router, limits, tls, stop.clone()));
         Serving { address, stop, tasks, entered, release }
     }

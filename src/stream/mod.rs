@@ -39,7 +39,7 @@ use self::question::Question;
 use self::refusal::Refusal;
 use self::session::{Seat, Session};
 use self::visitors::Visitors;
-use crate::api::{Observe, receive};
+use crate::api::{HeaderLimit, Observe, receive};
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Limits};
 use crate::feedback::Receipts;
@@ -98,6 +98,7 @@ struct Shared {
 /// All routes of the devices' listener.
 pub fn router(state: StreamState) -> Router {
     let observe = Observe::new(Arc::clone(&state.telemetry), "stream");
+    let headers = HeaderLimit::new(&state.limits);
     let visitors = Visitors::new(state.rate);
     let shared = Arc::new(Shared { state, visitors, sockets: Mutex::default() });
     Router::new()
@@ -110,7 +111,7 @@ pub fn router(state: StreamState) -> Router {
         .route("/{topics}/{sequence}/clear", put(forbidden))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        .layer(ServiceBuilder::new().layer(observe).layer(from_fn(cross_origin)))
+        .layer(ServiceBuilder::new().layer(observe).layer(headers).layer(from_fn(cross_origin)))
         .with_state(shared)
 }
 

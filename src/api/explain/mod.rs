@@ -33,7 +33,6 @@ use super::Shared;
 use super::auth::Caller;
 use super::layers::Permit;
 use super::messages::{json_bytes, no_message};
-use super::openapi::MessageRequest;
 use super::problem::Problem;
 use super::read::{self, Media};
 use crate::clock::Utc;
@@ -62,8 +61,8 @@ struct ExplainQuery {
     operation_id = "explainMessage",
     tag = "messages",
     params(("delivery" = Option<String>, Query, description = "The id of a delivery of yours, instead of a message.")),
-    request_body(content = Option<MessageRequest>, content_type = "application/json", description = "The message, as `POST /v1/messages` takes it; absent with `?delivery=`."),
-    responses((status = 200, description = "Where each delivery would go, and why.", body = Explanation<'_>, content_type = "application/json"))
+    request_body(content = ref("#/components/schemas/Message"), description = "The message, as `POST /v1/messages` takes it; absent with `?delivery=`."),
+    responses((status = 200, description = "Where each delivery would go, and why.", body = Explanation<'_>))
 )]
 pub(super) async fn explain(
     State(shared): State<Arc<Shared>>,

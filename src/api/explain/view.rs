@@ -86,7 +86,7 @@ pub(super) struct DeliveryView<'a> {
     reference: Option<&'a str>,
     /// Of a delivery that was accepted: its id.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = message::id)]
+    #[schema(schema_with = message::id, required = false)]
     id: Option<Uuid>,
     /// Of a delivery that was accepted: where it is.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 mod batch;
 mod calls;
+mod description;
 mod explain;
 mod faults;
 mod harness;
