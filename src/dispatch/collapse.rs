@@ -24,12 +24,14 @@ pub(super) struct Collapse {
     /// Unsettled deliveries, oldest first.
     slots: HashMap<Slot, SmallVec<[(MessageId, StubRef); 2]>>,
     of: HashMap<StubRef, (MessageId, SmallVec<[Slot; 1]>)>,
+    /// Who is in flight, by slot: at most one.
+    flying: HashMap<Slot, (MessageId, StubRef)>,
 }
 
 impl Collapse {
     /// Whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.of.is_empty()
+        self.slots.is_empty() && self.of.is_empty() && self.flying.is_empty()
     }
 
     /// A delivery of a message with a collapse key is unsettled.
@@ -49,6 +51,31 @@ impl Collapse {
             self.slots.entry(*slot).or_default().push((message.id, at));
         }
         self.of.insert(at, (message.id, slots));
+    }
+
+    /// It is in flight.
+    pub(super) fn take_off(&mut self, at: StubRef) {
+        let Some((message, slots)) = self.of.get(&at) else { return };
+        self.flying.extend(slots.iter().map(|slot| (*slot, (*message, at))));
+    }
+
+    /// It is so no more.
+    pub(super) fn land(&mut self, at: StubRef) {
+        let Some((_, slots)) = self.of.get(&at) else { return };
+        for slot in slots {
+            if self.flying.get(slot).is_some_and(|(_, flying)| *flying == at) {
+                self.flying.remove(slot);
+            }
+        }
+    }
+
+    /// The others of its slots that are in flight. A message may name an address a
+    /// thousand times, so the others are not looked through for each of them.
+    pub(super) fn in_flight(&self, at: StubRef) -> SmallVec<[(StubRef, Age); 1]> {
+        let Some((message, slots)) = self.of.get(&at) else { return SmallVec::new() };
+        let flying = slots.iter().filter_map(|slot| self.flying.get(slot));
+        let others = flying.filter(|(_, flying)| *flying != at);
+        others.map(|(other, flying)| (*flying, Age::of(*other, *message))).collect()
     }
 
     /// It has settled.

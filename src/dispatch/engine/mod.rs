@@ -522,12 +522,8 @@ impl Engine {
                     waiting.retain(|other| *other != at);
                 }
             }
-            Place::Nowhere
-            | Place::Flight
-            | Place::Held
-            | Place::Suspect
-            | Place::Settled
-            | Place::Free => {}
+            Place::Flight => self.collapse.land(at),
+            Place::Nowhere | Place::Held | Place::Suspect | Place::Settled | Place::Free => {}
         }
         self.deliveries.stubs[at].place = Place::Nowhere;
     }

@@ -309,6 +309,7 @@ impl Engine {
         self.tell_failover(at, candidate.provider, effects);
         self.join_fan(at, &candidate, permit.pass());
         self.deliveries.stubs[at].place = Place::Flight;
+        self.collapse.take_off(at);
         if let Some(track) = &mut self.deliveries.stubs[at].track {
             // Elsewhere it is no repeat.
             track.repeat =
@@ -403,11 +404,9 @@ impl Engine {
     /// address: a newer one waits until that has landed, an older one is too late.
     fn others_in_flight(&mut self, at: StubRef) -> Option<Age> {
         let mut found = None;
-        for (other, age) in self.collapse.others(at) {
-            if self.deliveries.stubs[other].place == Place::Flight {
-                self.track(other).superseded |= age == Age::Older;
-                found = if age == Age::Newer { Some(age) } else { found.or(Some(age)) };
-            }
+        for (other, age) in self.collapse.in_flight(at) {
+            self.track(other).superseded |= age == Age::Older;
+            found = if age == Age::Newer { Some(age) } else { found.or(Some(age)) };
         }
         found
     }
