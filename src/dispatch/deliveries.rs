@@ -106,6 +106,8 @@ pub(super) struct Track {
     pub(super) superseded: bool,
     /// Goes to all of a tier, and not all of that is over.
     pub(super) fan: Option<Fan>,
+    /// Its client has been told that it is sent, and others of its tier are to come.
+    pub(super) told_sent: bool,
     /// Had its last try, because nothing was usable and its life nearly over.
     pub(super) last_tried: bool,
 }
@@ -140,6 +142,7 @@ impl Track {
             alone: false,
             superseded: false,
             fan: None,
+            told_sent: false,
             last_tried: false,
         }
     }
@@ -589,15 +592,14 @@ impl Deliveries {
         expiry.into_iter().chain(replayed).min().map(Utc::from_ms)
     }
 
-    /// Deliveries of messages whose life ends by then, and replayed ones: of so
-    /// many of each.
+    /// Deliveries whose life ends by then, so many at most.
     pub(super) fn ending(&self, by: Utc, most: usize) -> Vec<StubRef> {
         let by = by.ms();
         let messages = self.expiry.iter().take(most).take_while(|(at, _)| *at <= by);
         let replayed = self.replayed.iter().take(most).take_while(|(at, _)| *at <= by);
         let of_messages = messages.flat_map(|(_, message)| self.of_message(*message));
         let unreplayed = of_messages.filter(|at| self.replayed_at(*at).is_none());
-        unreplayed.chain(replayed.map(|(_, at)| *at)).collect()
+        unreplayed.chain(replayed.map(|(_, at)| *at)).take(most).collect()
     }
 
     /// Unsettled deliveries that something has been tried of. Walks all stubs: for

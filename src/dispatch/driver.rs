@@ -34,6 +34,12 @@ const BATCH: usize = 256;
 /// How often the snapshot, the gauges and the notes are brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
+/// Between two publications because a breaker has moved.
+const PUBLISH_SPACING: Duration = Duration::from_millis(50);
+
+/// A store that is not there is asked again after this.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the store's thread tells, without waiting for anyone.
 #[derive(Debug, Default)]
 pub struct FlushMark {
@@ -121,6 +127,8 @@ enum Told {
 pub struct Driver {
     parts: Parts,
     replies: HashMap<Token, Reply>,
+    /// When the snapshot was last published because something had moved.
+    published: std::time::Instant,
     next_token: u64,
     calls: JoinSet<(AttemptId, Answer)>,
     /// Ends the call of an attempt.
@@ -144,9 +152,11 @@ impl Driver {
     pub fn new(parts: Parts, effects: Vec<Effect>) -> Self {
         let catalog = parts.catalog.load_full();
         let memos = catalog.providers.iter().map(|built| built.provider.memo()).collect();
+        let published = parts.clock.now().instant;
         Self {
             parts,
             replies: HashMap::new(),
+            published,
             next_token: 0,
             calls: JoinSet::new(),
             cutters: HashMap::new(),
@@ -246,13 +256,17 @@ impl Driver {
             self.parts.engine.on(event, now, &mut self.effects);
         }
         self.parts.engine.pump(now, &mut self.effects);
-        let mut moved = false;
+        let (mut moved, mut another) = (false, false);
         for effect in std::mem::take(&mut self.effects) {
-            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)) | Effect::Catalog(_));
+            moved |= matches!(effect, Effect::Tell(Fact::Moved(_)));
+            another |= matches!(effect, Effect::Catalog(_));
             self.carry_out(effect);
         }
-        if moved {
+        // In an outage of many origins something moves at every turn.
+        let spaced = now.instant.saturating_duration_since(self.published) >= PUBLISH_SPACING;
+        if another || (moved && spaced) {
             self.publish(now);
+            self.published = now.instant;
         }
         if !self.records.is_empty() {
             self.parts.store.submit(std::mem::take(&mut self.records));
@@ -453,8 +467,8 @@ impl Driver {
 
     fn read(&mut self, id: MessageId) {
         let store = self.parts.store.clone();
-        self.reads.spawn_blocking(move || {
-            let message = store.message(id).inspect_err(|error| {
+        self.reads.spawn(async move {
+            let message = patiently(move || store.message(id)).await.inspect_err(|error| {
                 tracing::error!(message = %id, %error, "a message cannot be read back");
             });
             (id, message.ok().flatten().map(Body::new))
@@ -463,8 +477,8 @@ impl Driver {
 
     fn look(&mut self, id: DeliveryId) {
         let store = self.parts.store.clone();
-        self.looks.spawn_blocking(move || {
-            let found = held(&*store, id).inspect_err(|error| {
+        self.looks.spawn(async move {
+            let found = patiently(move || held(&*store, id)).await.inspect_err(|error| {
                 tracing::error!(delivery = %id, %error, "a delivery cannot be looked up");
             });
             (id, found.ok().flatten().map(Box::new))
@@ -512,6 +526,22 @@ impl Driver {
                 let name = format!("memo/{}", built.settings.id);
                 events.push(Event::Note(name, memo.map(String::into_bytes)));
             }
+        }
+    }
+}
+
+/// Reads from a store that may not be there for a while, as on a full disk: what it
+/// holds is not lost, so the answer is waited for.
+async fn patiently<T: Send + 'static>(
+    read: impl Fn() -> Result<T, StoreError> + Clone + Send + 'static,
+) -> Result<T, StoreError> {
+    loop {
+        let read = read.clone();
+        let answer = tokio::task::spawn_blocking(read).await;
+        match answer {
+            Ok(Err(StoreError::Engine(_))) => tokio::time::sleep(READ_AGAIN).await,
+            Ok(answer) => return answer,
+            Err(_) => return Err(StoreError::Undecodable("reading it panicked".to_owned())),
         }
     }
 }

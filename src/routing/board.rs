@@ -15,6 +15,7 @@ mod answers;
 mod memory;
 mod orders;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,14 @@ pub struct Key {
 }
 
 impl Key {
+    /// Healthy, not paused, and nothing of that is a moment ago.
+    fn is_plain(&self, now: Instant) -> bool {
+        let paused = self.paused_until.is_some_and(|until| now < until);
+        matches!(self.health.status(), Status::Healthy { ramp: None })
+            && !paused
+            && self.ramp.is_none()
+    }
+
     /// When it lets the next call through, if its last pause was not long ago.
     pub fn paced_until(&self, now: Instant) -> Option<Instant> {
         self.ramp.as_ref().map(|ramp| ramp.ready_at(now)).filter(|at| *at > now)
@@ -140,6 +149,9 @@ pub struct Board {
     keys: Vec<Key>,
     by_part: HashMap<(ProviderIndex, Part), KeyIndex>,
     free: Vec<KeyIndex>,
+    /// Keys that are not plainly healthy: only those change by time alone, and of
+    /// ten thousand few are so.
+    restless: BTreeSet<KeyIndex>,
     next_drop: Instant,
     paused_addresses: HashMap<(ProviderIndex, u64), Instant>,
     /// Keys whose remembered state changed and is not yet written.
@@ -157,6 +169,7 @@ impl Board {
             keys: Vec::new(),
             by_part: HashMap::new(),
             free: Vec::new(),
+            restless: BTreeSet::new(),
             next_drop: now,
             paused_addresses: HashMap::new(),
             changed: Vec::new(),
@@ -262,11 +275,7 @@ impl Board {
     /// on its way back stays, and so does what `used` says of.
     pub fn drop_parts(&mut self, used: &dyn Fn(KeyIndex) -> bool, now: Instant) {
         self.next_drop = now + DROPPED_EVERY;
-        let idle = |key: &Key| {
-            let plain = matches!(key.health.status(), Status::Healthy { ramp: None });
-            let paused = key.paused_until.is_some_and(|until| now < until);
-            matches!(key.part, Part::Named(_)) && plain && !paused && key.ramp.is_none()
-        };
+        let idle = |key: &Key| matches!(key.part, Part::Named(_)) && key.is_plain(now);
         let places = (0..self.keys.len() as u32).map(KeyIndex);
         let mut idle: Vec<(Instant, KeyIndex)> = places
             .map(|at| (&self.keys[at.0 as usize], at))
@@ -314,20 +323,24 @@ impl Board {
 
     /// Time passes.
     pub fn tick(&mut self, now: Instant) {
-        for at in 0..self.keys.len() {
-            let rate = self.lanes[self.keys[at].provider.at()].settings.rate;
-            let rate = rate.map(|rate| rate.per_second);
-            self.keys[at].ramp.take_if(|ramp| ramp.is_over(rate, now));
-            let change = self.keys[at].health.tick(now);
-            self.note(KeyIndex(at as u32), change);
+        for index in std::mem::take(&mut self.restless) {
+            let key = &mut self.keys[index.0 as usize];
+            let rate = self.lanes[key.provider.at()].settings.rate.map(|rate| rate.per_second);
+            key.ramp.take_if(|ramp| ramp.is_over(rate, now));
+            let change = key.health.tick(now);
+            if !key.is_plain(now) {
+                self.restless.insert(index);
+            }
+            self.note(index, change);
         }
     }
 
     /// When the board changes by time alone.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let keys = self
-            .keys
+            .restless
             .iter()
+            .map(|index| self.key_at(*index))
             .flat_map(|key| [key.health.wake_at(now), key.paused_until, key.paced_until(now)]);
         keys.flatten().filter(|at| *at > now).min()
     }
@@ -339,6 +352,7 @@ impl Board {
 
     fn note(&mut self, index: KeyIndex, change: Option<Move>) {
         let Some(change) = change else { return };
+        self.restless.insert(index);
         let kept = |status: Status| match status {
             Status::Ejected { cause, .. } | Status::Probing { cause, .. } => {
                 matches!(cause, Cause::Auth | Cause::Misconfigured)

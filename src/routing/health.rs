@@ -194,11 +194,6 @@ impl Health {
         self.since
     }
 
-    /// Other settings, from a reload.
-    pub fn configure(&mut self, settings: HealthSettings) {
-        self.settings = settings;
-    }
-
     /// Samples of the window.
     pub fn counts(&self, now: Instant) -> Counts {
         self.window.counts(now)
@@ -342,6 +337,10 @@ impl Health {
                     self.judge(now)
                 }
             }
+            // An operator's word is no verdict on how it does.
+            Status::Probing { cause: Cause::Operator, .. } if canary => {
+                self.eject(Cause::Consecutive, now, jitter)
+            }
             Status::Probing { cause, .. } if canary => self.eject(cause, now, jitter),
             Status::Ejected { .. } | Status::Probing { .. } => None,
         }
@@ -362,7 +361,10 @@ impl Health {
     }
 
     /// Other thresholds, from the configuration. What is known stays known.
-    pub fn set_settings(&mut self, settings: HealthSettings) {
+    pub fn set_settings(&mut self, settings: HealthSettings, now: Instant) {
+        if settings.window != self.settings.window {
+            self.window = Window::new(settings.window, now);
+        }
         self.settings = settings;
     }
 
@@ -411,7 +413,7 @@ impl Health {
         *good_probes += 1;
         let enough = *good_probes >= PROBES_TO_PROBATION && (cause.transient() || proves_cause);
         let cause = *cause;
-        if enough && cause != Cause::Operator { self.probation(cause, now) } else { None }
+        if enough { self.probation(cause, now) } else { None }
     }
 
     /// Ejected while our own network was down: that says nothing of the vendor,
@@ -435,7 +437,7 @@ impl Health {
             self.end_ramp();
         }
         match self.status {
-            Status::Ejected { cause, until, .. } if now >= until && cause != Cause::Operator => {
+            Status::Ejected { cause, until, .. } if now >= until => {
                 self.probation(cause, now)
             }
             Status::Degraded { .. } => self.judge(now),
@@ -454,7 +456,7 @@ impl Health {
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let canary = (self.next_canary > now && !self.canary_in_flight).then_some(self.next_canary);
         match self.status {
-            Status::Healthy { .. } | Status::Ejected { cause: Cause::Operator, .. } => None,
+            Status::Healthy { .. } => None,
             // Bad samples leave the window bucket by bucket.
             Status::Degraded { .. } => {
                 let good = self.good_since.map(|since| since + GOOD_BEFORE_HEALTHY);

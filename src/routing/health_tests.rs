@@ -341,6 +341,30 @@ fn failed_probes_eject_only_a_provider_that_shows_no_success_by_itself() {
 }
 
 #[test]
+fn it_takes_three_failed_probes_in_a_row() {
+    let (mut health, now) = healthy();
+    for _ in 0..2 {
+        assert!(health.probed(false, true, now, 0.0).is_none());
+    }
+    health.probed(true, true, now, 0.0);
+    for n in 1..=3 {
+        let ejected = health.probed(false, true, now, 0.0).is_some();
+        assert_eq!(ejected, n == 3, "after {n}");
+    }
+}
+
+#[test]
+fn a_canary_that_fails_after_an_operators_resume_ejects_for_a_time_and_not_for_ever() {
+    let (mut health, now) = healthy();
+    health.probation(Cause::Operator, now);
+    let canary = health.begin(Pass::Usual, now);
+    health.failure(canary, now, 0.0);
+    let status = health.status();
+    assert!(matches!(status, Status::Ejected { cause: Cause::Consecutive, .. }), "{status:?}");
+    assert!(health.tick(now + 30 * S).is_some());
+}
+
+#[test]
 fn a_refused_credential_is_out_for_a_minute_and_no_panic_relaxes_it() {
     let (mut health, now) = healthy();
     health.eject(Cause::Auth, now, 0.0);

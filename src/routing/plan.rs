@@ -24,6 +24,8 @@ use super::{Balance, Member, ProviderIndex};
 use crate::clock::Utc;
 use crate::model::Recipient;
 
+/// A delivery that waits for a time looks so often whether another candidate is back.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A tier whose best member is this much less than healthy still gets all (Envoy: 1.4).
 const OVERPROVISIONING: f64 = 1.4;
 
@@ -216,8 +218,14 @@ impl Plan {
 
     /// When time alone may make a left-out candidate usable; `None`: something
     /// must happen first.
-    pub fn look_again(&self) -> Option<Instant> {
-        self.left_out.iter().filter_map(|(_, closed)| closed.at).min()
+    pub fn look_again(&self, now: Instant) -> Option<Instant> {
+        let at = self.left_out.iter().filter_map(|(_, closed)| closed.at).min()?;
+        let event = |closed: &Closed| {
+            closed.at.is_none() && closed.why != LeftOut::ExcludedByDelivery
+        };
+        // What comes back by an event would not be noticed until then.
+        let unknown = self.left_out.iter().any(|(_, closed)| event(closed));
+        Some(if unknown { at.min(now + LOOK_AGAIN) } else { at })
     }
 }
 

@@ -180,7 +180,7 @@ fn a_candidate_is_left_out_with_its_reason_and_the_time_to_look_again() {
     assert!(plan.order.is_empty() && !plan.panic);
     let whys: Vec<LeftOut> = plan.left_out.iter().map(|(_, closed)| closed.why).collect();
     assert_eq!(whys, [LeftOut::Ejected, LeftOut::Throttled, LeftOut::AddressPaused]);
-    assert_eq!(plan.look_again(), Some(soon));
+    assert_eq!(plan.look_again(desk.now.instant), Some(soon));
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn a_moment_that_has_passed_is_no_reason_to_look_again() {
     let past: Instant = desk.now.instant;
     desk.now = desk.now.plus(S);
     desk.own = vec![(0, Own::Skip(LeftOut::ExcludedByDelivery, Some(past)))];
-    assert_eq!(desk.plan().look_again(), None);
+    assert_eq!(desk.plan().look_again(desk.now.instant), None);
 }
 
 #[test]

@@ -379,7 +379,7 @@ impl Engine {
             let rounds = self.track(at).progress.rounds;
             let until = now.instant + backoff(&self.settings, rounds, chance);
             self.wait_until(at, until, Reason::Backoff, now, effects);
-        } else if let Some(until) = plan.look_again().filter(|_| !usable && rested) {
+        } else if let Some(until) = plan.look_again(now.instant).filter(|_| !usable && rested) {
             self.wait_until(at, until, Reason::Backoff, now, effects);
         } else {
             let throttled =

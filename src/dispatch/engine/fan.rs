@@ -22,11 +22,13 @@ impl Engine {
     pub(super) fn join_fan(&mut self, at: StubRef, candidate: &Candidate, pass: Pass) {
         let balance = self.lanes.lane(self.deliveries.stubs[at].shape).shape.balance;
         let twice = self.deliveries.message_of(at).policy.on_ambiguous == OnAmbiguous::Resend;
-        if balance != Balance::Broadcast || !twice || pass != Pass::Usual {
-            return;
-        }
+        let wide = balance == Balance::Broadcast && twice && pass == Pass::Usual;
         let tier = candidate.tier;
         let track = self.track(at);
+        // One that has begun goes on as such, whatever has become of its route.
+        if !wide && track.fan.is_none() {
+            return;
+        }
         track.tried.push((candidate.provider, candidate.address));
         let new = Fan { tier, out: 0, accepted: false, end: None, left: false };
         track.fan.get_or_insert(new).out += 1;
@@ -148,6 +150,15 @@ impl Engine {
         };
         (track.progress.reason, track.progress.next_at) = (None, None);
         self.write_progress(at, now, effects);
+        let track = self.track(at);
+        let progress = track.progress.clone();
+        // Its event is on disk with it: a crash would leave it untold.
+        if fan.accepted && !track.told_sent && !track.delivered {
+            track.told_sent = true;
+            let entry = self.deliveries.message_of(at);
+            let (client, id) = (entry.client, entry.id.delivery(self.deliveries.stubs[at].n));
+            self.announce(client, id, &progress, now, effects);
+        }
     }
 
     /// A delivery that some vendor has ends as sent, whatever became of the rest.

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::deliveries::{Place, StubRef};
-use super::pick::Began;
+use super::super::fair::End;
 use super::{Effect, Engine, MAX_LOADING};
 use crate::clock::Now;
 use crate::routing::Pass;
@@ -16,8 +16,10 @@ use crate::routing::Pass;
 const NEARLY_OVER: Duration = Duration::from_secs(5);
 /// How often they are looked for: as often as a key takes one.
 const EVERY: Duration = Duration::from_millis(100);
-/// Messages looked at in one turn; the bound matters only where many cannot be tried.
+/// Deliveries looked at in one turn; the bound matters only where many cannot be tried.
 const AT_ONCE: usize = 256;
+/// Bodies read back for one turn: a key takes one in each.
+const READS: usize = 8;
 
 impl Engine {
     /// When to look for them; `None`: nothing is out that time may mend.
@@ -33,37 +35,49 @@ impl Engine {
             return;
         }
         self.next_last_tries = now.instant + EVERY;
+        let mut reads = 0;
         for at in self.deliveries.ending(now.utc.plus(NEARLY_OVER), AT_ONCE) {
-            self.last_try(at, now, effects);
+            let read = self.last_try(at, reads < READS, now, effects);
+            reads += usize::from(read);
         }
     }
 
-    fn last_try(&mut self, at: StubRef, now: Now, effects: &mut Vec<Effect>) {
+    /// Returns whether its body is read back for that.
+    fn last_try(
+        &mut self,
+        at: StubRef,
+        may_read: bool,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let stub = &self.deliveries.stubs[at];
         let tried = stub.track.as_ref().is_some_and(|track| track.last_tried);
-        let waits = matches!(stub.place, Place::Lane | Place::Timer);
         let due = self.deliveries.not_before(at) <= now.utc;
-        if tried || !waits || !due || self.is_paused(at) || self.deliveries.uncertain(at) {
-            return;
+        // Those that were planned before a reload are planned anew first.
+        let stale = self.lanes.lane(stub.shape).is_stale();
+        if tried || stale || !due || self.is_paused(at) || self.deliveries.uncertain(at) {
+            return false;
         }
-        if self.deliveries.message_of(at).body.is_none() {
-            if self.loading.len() < MAX_LOADING {
-                self.read_back(at, effects);
-            }
-            return;
+        let place = stub.place;
+        if !matches!(place, Place::Lane | Place::Timer) {
+            return false;
         }
-        let Some(candidate) = self.last_choice(at, now) else { return };
+        let Some(candidate) = self.last_choice(at, now) else { return false };
         let provider = self.candidate(at, candidate).provider;
         if self.board.permit_at(provider, now.instant) != Some(now.instant) {
-            return;
+            return false;
+        }
+        if self.deliveries.message_of(at).body.is_none() {
+            // One that waits for a time keeps it: its body is rarely needed.
+            let reads = may_read && place == Place::Lane && self.loading.len() < MAX_LOADING;
+            if reads {
+                self.read_back(at, effects);
+            }
+            return reads;
         }
         self.take_out(at);
         self.track(at).last_tried = true;
-        match self.begin(at, candidate, Pass::LastTry, now, effects) {
-            Began::Yes | Began::Aside => {}
-            Began::NoPermit | Began::Closed => {
-                self.enter(at, super::super::fair::End::Front, now);
-            }
-        }
+        self.assign(at, candidate, Pass::LastTry, End::Front, now, effects);
+        false
     }
 }

@@ -469,7 +469,9 @@ impl Engine {
         let stub = &mut self.deliveries.stubs[at];
         let (n, shape) = (stub.n, stub.shape);
         // The device's word was told when it came, during the attempt.
-        let told = stub.track.as_ref().is_some_and(|track| track.delivered);
+        let told = stub.track.as_ref().is_some_and(|track| {
+            track.delivered || (track.told_sent && state == State::Sent)
+        });
         let mut progress = stub
             .track
             .take()
@@ -620,8 +622,9 @@ impl Engine {
                 | Place::Held
                 | Place::Suspect => {
                     let reason = Some(Reason::CancelledByClient);
+                    let (end, _) = self.end_of(at, State::Cancelled, reason);
                     self.settle(at, State::Cancelled, reason, now, effects);
-                    cancelled.cancelled += 1;
+                    cancelled.cancelled += u32::from(end == State::Cancelled);
                 }
             }
         }

@@ -49,7 +49,7 @@ enum Turn {
 
 /// What came of an attempt's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Began {
+enum Began {
     /// It has begun.
     Yes,
     /// The provider has no permit free.
@@ -247,7 +247,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn begin(
+    fn begin(
         &mut self,
         at: StubRef,
         candidate: u8,
@@ -581,7 +581,7 @@ impl<'a> Table<'a> {
                 | LeftOut::Throttled
                 | LeftOut::Saturated => false,
             });
-            return plan.look_again().filter(|_| own).map(Turn::Wait);
+            return plan.look_again(self.now.instant).filter(|_| own).map(Turn::Wait);
         };
         let chosen = &shape.candidates[usize::from(first)];
         if plan.panic && track.is_some_and(|track| track.fan.is_some()) {
@@ -720,7 +720,7 @@ pub(super) fn ask<'a>(
             | Balance::Cheapest
             | Balance::Broadcast => 0,
         },
-        turn: shape.route_index.map_or(0, |at| turns[usize::from(at)]),
+        turn: shape.route_index.and_then(|at| turns.get(usize::from(at)).copied()).unwrap_or(0),
         now: now.instant,
         utc: now.utc,
     }

@@ -58,6 +58,7 @@ impl Engine {
             self.schedule_probe(ProviderIndex(at as u16), now.instant);
         }
         for provider in changed {
+            self.silences[provider.at()] = super::stall::Silence::default();
             self.schedule_probe(*provider, now.instant);
         }
         effects.push(Effect::Catalog(self.catalog.clone()));

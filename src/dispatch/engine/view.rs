@@ -13,7 +13,7 @@ use super::super::fair::Lane;
 use super::Engine;
 use crate::clock::{Now, Utc};
 use crate::model::{DeliveryId, MessageId, Progress, Reason, State};
-use crate::routing::{Cause, Counts, Hold, Key, Overrides, Pass, ProviderIndex, Status};
+use crate::routing::{Counts, Hold, Key, Overrides, Pass, ProviderIndex, Status};
 
 /// Everything that can be seen, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -316,7 +316,6 @@ pub(in crate::dispatch) fn status_words(status: Status) -> (&'static str, Option
     match status {
         Status::Healthy { .. } => ("healthy", None),
         Status::Degraded { cause, .. } => ("degraded", Some(cause.word())),
-        Status::Ejected { cause: Cause::Operator, .. } => ("drained", Some(Cause::Operator.word())),
         Status::Ejected { cause, .. } => ("ejected", Some(cause.word())),
         Status::Probing { cause, .. } => ("probing", Some(cause.word())),
     }

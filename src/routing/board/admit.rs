@@ -135,7 +135,7 @@ impl Board {
 
     /// Whether any key was ejected for something that time may mend.
     pub fn any_out_for_a_time(&self) -> bool {
-        self.keys.iter().any(|key| match key.health.status() {
+        self.restless.iter().any(|key| match self.key_at(*key).health.status() {
             Status::Ejected { cause, .. } => cause.transient(),
             Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => false,
         })

@@ -238,6 +238,7 @@ impl Board {
         let pause = pause.min(cap).mul_f64(longer);
         let until = now + pause;
         key.paused_until = Some(key.paused_until.map_or(until, |present| present.max(until)));
+        self.restless.insert(index);
         key.ramp = Some(Box::new(Ramp::after(key.ramp.as_deref(), &mut key.meter, until, now)));
         if pause > KEPT_PAUSE {
             self.changed.push(index);

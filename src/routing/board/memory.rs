@@ -66,6 +66,7 @@ impl Board {
         let key = &mut self.keys[index.0 as usize];
         if let Some(until) = remembered.paused_until {
             key.paused_until = Some(now.instant + until.since(now.utc));
+            self.restless.insert(index);
         }
         let cause = match remembered.ejected.as_deref() {
             Some("auth") => Some(Cause::Auth),

@@ -8,22 +8,26 @@ use super::super::{Catalog, ProviderIndex};
 use super::{Board, KeyIndex};
 
 impl Board {
-    /// Keeps a provider out of use, or lets it back: on probation where it was
-    /// ejected, by the operator or for another reason.
+    /// Keeps a provider out of use, or lets it back: on probation where it, or a part
+    /// of it, was ejected, by the operator or for another reason.
     pub fn hold(&mut self, provider: ProviderIndex, hold: Option<Hold>, now: Instant) {
         let lane = &mut self.lanes[provider.at()];
-        let (ends, key) = (hold.is_none(), lane.key);
+        let (ends, whole) = (hold.is_none(), lane.key);
         let before = std::mem::replace(&mut lane.hold, hold);
-        let status = self.key_at(key).health.status();
-        let cause = match status {
-            Status::Ejected { cause, .. } => Some(cause),
-            Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
-                before.filter(|hold| hold.ejected).map(|_| Cause::Operator)
+        let thrown_out = before.is_some_and(|hold| hold.ejected);
+        for at in (0..self.keys.len() as u32).map(KeyIndex).filter(|_| ends) {
+            let key = &mut self.keys[at.0 as usize];
+            let cause = match key.health.status() {
+                _ if key.provider != provider || key.dropped => None,
+                Status::Ejected { cause, .. } => Some(cause),
+                Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                    (at == whole && thrown_out).then_some(Cause::Operator)
+                }
+            };
+            if let Some(cause) = cause {
+                let moved = key.health.probation(cause, now);
+                self.note(at, moved);
             }
-        };
-        if let Some(cause) = cause.filter(|_| ends) {
-            let moved = self.keys[key.0 as usize].health.probation(cause, now);
-            self.note(key, moved);
         }
     }
 
@@ -52,7 +56,7 @@ impl Board {
                 if key.provider != provider {
                     continue;
                 }
-                key.health.set_settings(settings.health);
+                key.health.set_settings(settings.health, now);
                 let cause = match key.health.status() {
                     Status::Ejected { cause, .. } => Some(cause),
                     Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
