@@ -3,6 +3,7 @@
 //! what the driver does, and crashes between any two effects.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pushyard::clock::{Clock, Now, Utc};
@@ -548,6 +549,21 @@ impl World {
         self.books.live.iter().nth(at).map(|id| id.message())
     }
 
+    /// The same members in other tiers and with another balance. Only a broadcast may
+    /// become one again: the books must know which messages are sent to many.
+    fn some_override(&mut self, route: &Arc<str>, until: Option<Utc>) -> OverrideSpec {
+        let catalog = &self.setup.catalog;
+        let id = |at: ProviderIndex| catalog.provider(at).settings.id.to_string();
+        let route = catalog.route(route).expect("it is one of the catalog's");
+        let tiers = route.tiers.iter().rev().map(|tier| tier.iter().map(|m| id(m.provider)));
+        let tiers = tiers.map(Iterator::collect).collect();
+        let wide = route.balance == Balance::Broadcast;
+        let balances = if wide { &Balance::ALL[..] } else { &Balance::ALL[..4] };
+        let balance = balances[self.rng.random_range(0..balances.len())];
+        let tiers = self.rng.random_bool(0.5).then_some(tiers);
+        OverrideSpec { tiers, balance: Some(balance), until, ..OverrideSpec::default() }
+    }
+
     fn some_order(&mut self) -> Operation {
         let catalog = self.setup.catalog.clone();
         let minute = self.now.utc.plus(Duration::from_secs(self.rng.random_range(1..120)));
@@ -555,7 +571,7 @@ impl World {
         let route = catalog.routes[self.rng.random_range(0..catalog.routes.len())].name.clone();
         match self.rng.random_range(0..6) {
             0 => {
-                let change = OverrideSpec { until, ..OverrideSpec::default() };
+                let change = self.some_override(&route, until);
                 let change = self.rng.random_bool(0.7).then_some(change);
                 Operation::RouteOverride { route, change }
             }

@@ -233,6 +233,10 @@ impl Engine {
         if others {
             return;
         }
+        if !accepted && track.tried.is_empty() {
+            // As if it had not begun.
+            track.fan = None;
+        }
         let until = self.deliveries.dispatch_until(at);
         let track = self.track(at);
         track.alone = false;

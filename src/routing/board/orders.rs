@@ -20,9 +20,10 @@ impl Board {
             let cause = match key.health.status() {
                 _ if key.provider != provider || key.dropped => None,
                 Status::Ejected { cause, .. } => Some(cause),
-                Status::Healthy { .. } | Status::Degraded { .. } | Status::Probing { .. } => {
+                Status::Healthy { .. } | Status::Degraded { .. } => {
                     (at == whole && thrown_out).then_some(Cause::Operator)
                 }
+                Status::Probing { .. } => None,
             };
             if let Some(cause) = cause {
                 let moved = key.health.probation(cause, now);
