@@ -183,7 +183,7 @@ ca_file = "ca.pem"
 
 [[routes]]
 name = "default"
-tiers = [["apns", "fcm"], ["ntfy", "gotify", "webhook"]]
+tiers = [["apns"], ["fcm"], ["ntfy", "gotify", "webhook"]]
 balance = "least_latency"
 "#
         )

@@ -72,6 +72,9 @@ pub(super) async fn run(args: SimulateArgs, ui: &Ui) -> Result<ExitCode, Failure
     }
     let told = if ui.json { Ok(()) } else { sum_up(&simulator) };
     simulator.shutdown().await;
+    if let Some(kept) = place.close() {
+        say_aside(format_args!("{} stays: a router has its store there", kept.display()));
+    }
     told.map(|()| ExitCode::SUCCESS)
 }
 
@@ -84,6 +87,9 @@ impl SimulateArgs {
         settings
     }
 }
+
+/// The router's store, as the configuration that is made here has it.
+const STORE: &str = "data";
 
 /// Where its files are; a temporary folder goes with it.
 enum Place {
@@ -100,6 +106,15 @@ impl Place {
                 Self::Temporary(dir)
             }
         })
+    }
+
+    /// Removes what is temporary, unless a router that uses its configuration has put
+    /// its store beside it: that router may still run. What stays is returned.
+    fn close(self) -> Option<PathBuf> {
+        match self {
+            Self::Temporary(dir) if dir.path().join(STORE).exists() => Some(dir.keep()),
+            Self::Given(_) | Self::Temporary(_) => None,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -148,9 +163,10 @@ fn announce(announcement: &Announcement, ui: &Ui) -> Result<(), Failure> {
 /// What one can do with it now.
 fn introduction(announcement: &Announcement) -> String {
     let Announcement { control, ca_file, vendors, config } = announcement;
+    let width = vendors.keys().map(|name| name.len()).max().unwrap_or(0).max("control".len()) + 2;
     let mut places: Vec<_> =
-        vendors.iter().map(|(name, origin)| format!("  {name:<9}{origin}\n")).collect();
-    places.push(format!("  control  {control}\n  trust    {ca_file}"));
+        vendors.iter().map(|(name, origin)| format!("  {name:<width$}{origin}\n")).collect();
+    places.push(format!("  {:<width$}{control}\n  {:<width$}{ca_file}", "control", "trust"));
     format!(
         "{simulated}
 {places}

@@ -437,9 +437,7 @@ impl Health {
             self.end_ramp();
         }
         match self.status {
-            Status::Ejected { cause, until, .. } if now >= until => {
-                self.probation(cause, now)
-            }
+            Status::Ejected { cause, until, .. } if now >= until => self.probation(cause, now),
             Status::Degraded { .. } => self.judge(now),
             Status::Healthy { .. } | Status::Ejected { .. } | Status::Probing { .. } => None,
         }

@@ -220,9 +220,8 @@ impl Plan {
     /// must happen first.
     pub fn look_again(&self, now: Instant) -> Option<Instant> {
         let at = self.left_out.iter().filter_map(|(_, closed)| closed.at).min()?;
-        let event = |closed: &Closed| {
-            closed.at.is_none() && closed.why != LeftOut::ExcludedByDelivery
-        };
+        let event =
+            |closed: &Closed| closed.at.is_none() && closed.why != LeftOut::ExcludedByDelivery;
         // What comes back by an event would not be noticed until then.
         let unknown = self.left_out.iter().any(|(_, closed)| event(closed));
         Some(if unknown { at.min(now + LOOK_AGAIN) } else { at })

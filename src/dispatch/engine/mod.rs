@@ -469,9 +469,10 @@ impl Engine {
         let stub = &mut self.deliveries.stubs[at];
         let (n, shape) = (stub.n, stub.shape);
         // The device's word was told when it came, during the attempt.
-        let told = stub.track.as_ref().is_some_and(|track| {
-            track.delivered || (track.told_sent && state == State::Sent)
-        });
+        let told = stub
+            .track
+            .as_ref()
+            .is_some_and(|track| track.delivered || (track.told_sent && state == State::Sent));
         let mut progress = stub
             .track
             .take()

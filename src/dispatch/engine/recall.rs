@@ -185,6 +185,10 @@ impl Engine {
         let at = self.add(entry, id.n(), body, recipient, track, now, effects);
         self.deliveries.note_replay(at, true);
         self.write_progress(at, now, effects);
+        // Its addresses may be gone since: then it ends as it did before.
+        if let Some((state, reason)) = self.unreachable(at, recipient, now) {
+            self.settle(at, state, Some(reason), now, effects);
+        }
         // Not called before it is known on disk that it may be.
         self.unflushed.push_back((self.written, AfterFlush::Replayed(token, id)));
         None
