@@ -6,11 +6,11 @@
 //! millisecond; counts in a span of time are those between the last sample
 //! before its beginning and the last one within it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::attempts::Histories;
-use crate::cli::load::admin::{Metrics, Provider};
+use crate::cli::load::admin::{Metrics, Part, Provider, WHOLE};
 use crate::cli::load::control::Vendor;
 use crate::cli::load::figures::Quantiles;
 use crate::cli::load::tally::{Ledger, Tally};
@@ -19,6 +19,8 @@ use crate::cli::scenario::{Expect, Figure};
 /// A baseline counts as this much at least, in milliseconds: twice next to nothing is
 /// still next to nothing, and a timer's grain would decide.
 const LEAST_BASELINE_MS: f64 = 5.0;
+
+const EJECTED: &str = "ejected";
 
 /// Router and vendors at one moment.
 #[derive(Clone, Debug)]
@@ -63,7 +65,10 @@ impl Run {
         let tally = self.tally(expect);
         let verdict = || self.ledger.verdict(tally);
         let ambiguous = || self.metrics.sum("pushyard_ambiguous_total", &[]);
-        let state = |state: &str| self.state_after(of, state, expect.reason.as_deref(), &span);
+        let fits = |why: Option<&str>| expect.reason.as_deref().is_none_or(|it| why == Some(it));
+        let state = |state: &str| {
+            self.first_shown(of, &span, |one| one.state == state && fits(one.reason.as_deref()))
+        };
         let picked = |at_ms: u64| span.holds(self.since_begin(at_ms));
         match *expect.figure.get_ref() {
             Figure::Lost => Some(verdict().lost as f64),
@@ -82,14 +87,18 @@ impl Run {
             }),
             Figure::SentWithin5sShare => self.sent_within(tally, Duration::from_secs(5), &span),
             Figure::SentShare => self.sent_share(tally, of, &span),
-            Figure::FailoverP99Ms => p99(Quantiles::of_us(
-                self.histories.failovers_us(&self.messages(expect), |ended_ms| picked(ended_ms)),
-            )),
-            Figure::EjectedAfterS => state("ejected"),
+            Figure::FailoverP99Ms => {
+                p99(Quantiles::of_us(self.histories.failovers_us(&self.messages(expect), picked)))
+            }
+            Figure::EjectedAfterS => state(EJECTED),
+            Figure::PartEjectedAfterS => self.first_shown(of, &span, |one| {
+                let ejected = |key: &Part| key.state == EJECTED && fits(key.reason.as_deref());
+                one.keys.iter().filter(|key| key.part != WHOLE).any(ejected)
+            }),
             Figure::DegradedAfterS => state("degraded"),
             Figure::HealthyAfterS => state("healthy"),
-            Figure::Ejections => Some(self.changes(of, Some("ejected"), &span)),
-            Figure::StateChanges => Some(self.changes(of, None, &span)),
+            Figure::Ejections => Some(self.ejections(of, &span)),
+            Figure::StateChanges => Some(self.changes(of, &span)),
             Figure::ExtraCallsShare => {
                 let attempts = self.metrics.sum("pushyard_attempts_total", &[]) as f64;
                 share(attempts - tally.accepted.len() as f64, tally.accepted.len() as f64)
@@ -158,27 +167,34 @@ impl Run {
         Duration::from_millis(at_ms.saturating_sub(self.begun_ms))
     }
 
-    /// From the span's beginning to the first sample of that state, seconds.
-    fn state_after(&self, id: &str, state: &str, reason: Option<&str>, span: &Span) -> Option<f64> {
-        let fits = |provider: &Provider| {
-            provider.id == id
-                && provider.state == state
-                && reason.is_none_or(|reason| provider.reason.as_deref() == Some(reason))
-        };
-        let mut within = self.samples.iter().filter(|sample| span.holds(sample.at));
-        let first = within.find(|sample| sample.providers.iter().any(fits))?;
-        Some((first.at - span.from).as_secs_f64())
+    /// From the span's beginning to the first sample that shows it so, seconds.
+    fn first_shown(&self, id: &str, span: &Span, fits: impl Fn(&Provider) -> bool) -> Option<f64> {
+        let first = self.shown(id, span).find(|(_, provider)| fits(provider))?;
+        Some((first.0 - span.from).as_secs_f64())
     }
 
-    /// How often the state changed, or changed to `to`.
-    fn changes(&self, id: &str, to: Option<&str>, span: &Span) -> f64 {
+    /// How often the state changed.
+    fn changes(&self, id: &str, span: &Span) -> f64 {
+        let states: Vec<_> = self.shown(id, span).map(|(_, one)| one.state.as_str()).collect();
+        states.iter().zip(states.iter().skip(1)).filter(|(old, new)| old != new).count() as f64
+    }
+
+    /// How often the provider or a part of it became ejected.
+    fn ejections(&self, id: &str, span: &Span) -> f64 {
+        let ejected: Vec<_> = self.shown(id, span).map(|(_, one)| ejected(one)).collect();
+        let pairs = ejected.iter().zip(ejected.iter().skip(1));
+        pairs.map(|(old, new)| new.difference(old).count()).sum::<usize>() as f64
+    }
+
+    fn shown<'a>(
+        &'a self,
+        id: &'a str,
+        span: &'a Span,
+    ) -> impl Iterator<Item = (Duration, &'a Provider)> {
         let within = self.samples.iter().filter(|sample| span.holds(sample.at));
-        let states: Vec<_> = within
-            .filter_map(|sample| sample.providers.iter().find(|provider| provider.id == id))
-            .map(|provider| provider.state.as_str())
-            .collect();
-        let pairs = states.iter().zip(states.iter().skip(1));
-        pairs.filter(|(old, new)| old != new && to.is_none_or(|to| **new == to)).count() as f64
+        within.filter_map(move |sample| {
+            Some((sample.at, sample.providers.iter().find(|provider| provider.id == id)?))
+        })
     }
 
     /// Requests (without dry runs) and pushes taken of a vendor, or of all (`*`), in a span.
@@ -257,6 +273,13 @@ impl Span {
     fn holds(&self, at: Duration) -> bool {
         at >= self.from && self.to.is_none_or(|to| at < to)
     }
+}
+
+/// The parts that are ejected, the whole among them.
+fn ejected(provider: &Provider) -> HashSet<&str> {
+    let keys = provider.keys.iter().filter(|key| key.part != WHOLE && key.state == EJECTED);
+    let whole = (provider.state == EJECTED).then_some(WHOLE);
+    keys.map(|key| key.part.as_str()).chain(whole).collect()
 }
 
 fn p99(quantiles: Quantiles) -> Option<f64> {

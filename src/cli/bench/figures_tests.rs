@@ -58,6 +58,7 @@ fn figures_follow_from_the_samples() {
         (Figure::EjectedAfterS, 0, None, Some(1.0)),
         (Figure::EjectedAfterS, 3, Some("stall"), Some(1.0)),
         (Figure::EjectedAfterS, 0, Some("auth"), None),
+        (Figure::PartEjectedAfterS, 0, None, None),
         (Figure::DegradedAfterS, 0, None, None),
         (Figure::HealthyAfterS, 1, None, Some(4.0)),
         (Figure::Ejections, 0, None, Some(2.0)),
@@ -85,6 +86,35 @@ fn figures_follow_from_the_samples() {
         let seen = run().figure(&Expect { reason, from, ..expect(figure) });
         assert_eq!(seen, expected, "{figure:?} from {from:?}");
     }
+}
+
+#[test]
+fn ejection_of_a_part_is_one_of_its_own() {
+    let app = |at_s, state: &str, app: &str| {
+        let mut sample = sample(at_s, state, 0);
+        let part = |part: &str, state: &str| Part {
+            part: part.to_owned(),
+            state: state.to_owned(),
+            reason: Some("misconfigured".to_owned()),
+        };
+        sample.providers[0].keys = vec![part(WHOLE, state), part("app:shop", app)];
+        sample
+    };
+    let samples = vec![
+        app(0, "healthy", "healthy"),
+        app(1, "healthy", "ejected"),
+        app(2, "ejected", "ejected"),
+        app(3, "healthy", "probing"),
+        app(4, "healthy", "ejected"),
+    ];
+    let run = Run { samples, ..Run::default() };
+    let seen = |figure, reason: Option<&str>| {
+        run.figure(&Expect { reason: reason.map(str::to_owned), ..expect(figure) })
+    };
+    assert_eq!(seen(Figure::PartEjectedAfterS, Some("misconfigured")), Some(1.0));
+    assert_eq!(seen(Figure::PartEjectedAfterS, Some("auth")), None);
+    assert_eq!(seen(Figure::EjectedAfterS, None), Some(2.0));
+    assert_eq!(seen(Figure::Ejections, None), Some(3.0));
 }
 
 #[test]

@@ -34,6 +34,23 @@ pub(crate) struct Provider {
     /// How many there may be now; in slow start its ramp is in it.
     #[serde(default)]
     pub(crate) limit: u64,
+    /// Its parts with a health of their own: apps, origins, and the whole.
+    #[serde(default)]
+    pub(crate) keys: Vec<Part>,
+}
+
+/// What the admin API calls the part that is the provider as a whole.
+pub(crate) const WHOLE: &str = "";
+
+/// A part of a provider.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Part {
+    /// Its name: `app:…`, `origin:…`; [`WHOLE`].
+    pub(crate) part: String,
+    /// One of the states.
+    pub(crate) state: String,
+    /// Why it is in that state.
+    pub(crate) reason: Option<String>,
 }
 
 /// Quantiles of a provider's latency, in milliseconds; none without samples.

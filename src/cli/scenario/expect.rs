@@ -56,6 +56,7 @@ pub(in crate::cli) enum Figure {
     SentShare,
     FailoverP99Ms,
     EjectedAfterS,
+    PartEjectedAfterS,
     DegradedAfterS,
     HealthyAfterS,
     Ejections,
