@@ -1,3 +1,5 @@
+//! Each figure from a made-up run.
+
 use std::collections::BTreeMap;
 
 use toml::Spanned;

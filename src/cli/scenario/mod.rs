@@ -7,6 +7,7 @@
 //! machine; a path works as well. Whatever is wrong with a file is told with its
 //! line before anything is started.
 
+mod check;
 mod expect;
 mod read;
 
@@ -21,7 +22,6 @@ use toml::Spanned;
 
 pub(in crate::cli) use self::expect::{Expect, Figure};
 use self::read::{duration, mode, some_duration, station};
-use super::load::config::OPERATOR;
 use super::load::script::Step;
 
 /// The shipped scenarios by name.
@@ -204,54 +204,6 @@ impl Scenario {
             toml::from_str(text).map_err(|error| told(error.span(), error.message()))?;
         scenario.check().map_err(|(at, what)| told(Some(at), &what))?;
         Ok(scenario)
-    }
-
-    /// What no single value shows.
-    fn check(&self) -> Result<(), (Range<usize>, String)> {
-        for client in self.traffic.iter().filter_map(|stream| stream.client.as_ref()) {
-            let name = client.get_ref();
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-                let what = format!("{name:?} is no client's name: letters, digits, . _ -");
-                return Err((client.span(), what));
-            }
-            if name == OPERATOR {
-                return Err((client.span(), format!("the client {OPERATOR:?} is the bench's own")));
-            }
-        }
-        for reload in &self.reload {
-            if let Err(error) = reload.keys.get_ref().parse::<toml::Table>() {
-                return Err((reload.keys.span(), format!("not TOML: {}", error.message())));
-            }
-        }
-        self.expect.iter().try_for_each(|expect| self.check_expect(expect))
-    }
-
-    fn check_expect(&self, expect: &Expect) -> Result<(), (Range<usize>, String)> {
-        let figure = *expect.figure.get_ref();
-        if let Some(traffic) = &expect.traffic {
-            let names: Vec<_> =
-                self.traffic.iter().filter_map(|stream| stream.name.as_deref()).collect();
-            if !names.contains(&traffic.get_ref().as_str()) {
-                let (known, name) = (names.join(", "), traffic.get_ref());
-                let known = if known.is_empty() { "none with a name" } else { &known };
-                return Err((
-                    traffic.span(),
-                    format!("unknown traffic {name:?}; there is {known}"),
-                ));
-            }
-            if !figure.is_of_messages() {
-                return Err((traffic.span(), "this figure is not of messages".to_owned()));
-            }
-        }
-        if figure.has_baseline() && expect.baseline_to.or(self.first_step()).is_none() {
-            let what = "nothing to compare with: set baseline_to, or let the first step come later";
-            return Err((expect.figure.span(), what.to_owned()));
-        }
-        if !figure.has_baseline() && expect.baseline_to.is_some() {
-            return Err((expect.figure.span(), "this figure has no baseline".to_owned()));
-        }
-        Ok(())
     }
 
     /// Until when all was well: up to the first step, unless that is the beginning.
