@@ -7,8 +7,9 @@
 //! service account's `token_uri`, and the router's configuration. The server's
 //! own certificate is not kept; the authority signs a fresh one at each start.
 //!
-//! A second APNs key is registered by putting it beside the first one, as
-//! `AuthKey_<key id>.p8`, before the start.
+//! A further APNs key is registered by putting it beside the others, as
+//! `AuthKey_<key id>.p8`, before the start. One is there already as a spare: it
+//! stays good when the vendor takes keys no more, so that a router can be given it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,6 +34,8 @@ use crate::vendor::ntfy::TOKEN as NTFY_TOKEN;
 pub(crate) const TEAM_ID: &str = "SIMTEAM001";
 /// The key that is always registered.
 pub(crate) const KEY_ID: &str = "SIMKEY0001";
+/// The spare key, which `unauthorised` does not revoke.
+pub(crate) const SPARE_KEY_ID: &str = "SIMSPARE01";
 /// The application: the topic of the client certificate, and the router's
 /// default topic.
 pub(crate) const APP: &str = "com.example.app";
@@ -78,7 +81,9 @@ impl Identity {
         let server =
             server_certificate()?.signed_by(&server_key, &issuer).map_err(io::Error::other)?;
         client_certificate(dir, &issuer)?;
-        ec_key(&dir.join(format!("AuthKey_{KEY_ID}.p8")))?;
+        for id in [KEY_ID, SPARE_KEY_ID] {
+            ec_key(&dir.join(format!("AuthKey_{id}.p8")))?;
+        }
         let (account_pem, account_key) = account_key(&dir.join("service-account.json"))?;
         Ok(Self {
             ca_file,

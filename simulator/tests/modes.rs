@@ -5,7 +5,7 @@ use std::time::Duration;
 use pushyard_simulator::{Behaviour, Mode};
 use tokio::net::TcpStream;
 
-use crate::harness::{Client, Login, Push, Sim, now, soon, until};
+use crate::harness::{Client, Login, Push, Sim, bearer, now, soon, until};
 
 const TOKEN: &str = "00112233445566778899aabbccddeeff";
 
@@ -68,6 +68,17 @@ async fn unauthorised_vendor_refuses_the_credential() {
         (answer.status.as_u16(), &answer.json()["error"]["status"]),
         (401, &"UNAUTHENTICATED".into())
     );
+}
+
+#[tokio::test]
+async fn spare_key_stays_good_while_the_other_is_revoked() {
+    let sim = Sim::start().await;
+    set(&sim, "apns", Behaviour::of(Mode::Unauthorised));
+    let key = sim.file("AuthKey_SIMSPARE01.p8");
+    let spare = sim.push(TOKEN).header("authorization", &bearer(&key, "SIMSPARE01", now()));
+    assert_eq!(sim.apns().await.answer(&spare).await.status, 200);
+    let refused = sim.apns().await.answer(&sim.push(TOKEN)).await;
+    assert_eq!(refused.reason(), "InvalidProviderToken");
 }
 
 #[tokio::test]

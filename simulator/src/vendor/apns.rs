@@ -297,6 +297,10 @@ impl Vendor for Apns {
         Ok(())
     }
 
+    fn spared(&self, session: &Session) -> bool {
+        session.key_id.as_deref() == Some(identity::SPARE_KEY_ID)
+    }
+
     fn judge(
         &self,
         session: &Session,

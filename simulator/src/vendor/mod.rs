@@ -71,6 +71,12 @@ pub(crate) trait Vendor: Send + Sync + 'static {
         now_ms: u64,
     ) -> Result<(), Refusal>;
 
+    /// Whether the credential that this connection has proved stays good when the
+    /// vendor takes the others no more.
+    fn spared(&self, _session: &Self::Session) -> bool {
+        false
+    }
+
     /// Says what becomes of a request.
     fn judge(
         &self,

@@ -60,7 +60,7 @@ struct Figures {
 /// Runs, prints, and returns how many deliveries were lost.
 pub(super) async fn run(args: CrashArgs, json: bool) -> Result<u64, Failure> {
     let clock = Arc::new(Clock::default());
-    let wish = Wish { tiers: vec![vec!["apns"], vec!["fcm"]], provider: String::new() };
+    let wish = Wish { tiers: vec![vec!["apns"], vec!["fcm"]], ..Wish::default() };
     let mut stage = Stage::start(args.place.dir.as_deref(), wish, Arc::clone(&clock)).await?;
     let message = Message::render(1, &[Kind::Apns, Kind::Fcm], rand::random());
     let plan = Plan { message, duration: args.duration };

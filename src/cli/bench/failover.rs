@@ -6,26 +6,28 @@
 //! and the generator what was accepted when. An expectation that is not met ends
 //! the command with exit code 1.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use super::PlaceArgs;
+use super::attempts::Histories;
 use super::figures::{Run, Sample};
 use super::report::Report;
-use crate::cli::load::config::Wish;
+use crate::cli::load::config::{OPERATOR, Wish, key};
 use crate::cli::load::figures::rounded;
 use crate::cli::load::generator::{Plan, Progress, open_loop};
-use crate::cli::load::message::{Kind, Message};
+use crate::cli::load::message::{Asked, Kind, Message};
 use crate::cli::load::process::memory;
 use crate::cli::load::script::play;
-use crate::cli::load::stage::Stage;
-use crate::cli::load::tally::{Tally, Verdict, settle};
+use crate::cli::load::stage::{Reloader, Stage};
+use crate::cli::load::tally::{Verdict, settle};
 use crate::cli::load::{Failure, say, say_aside};
-use crate::cli::scenario::{Figure, SHIPPED, Scenario, Traffic, Vendor};
+use crate::cli::scenario::{Figure, Priority, Reload, SHIPPED, Scenario, Traffic, Vendor};
 use crate::clock::Clock;
 
 /// How often the router and the vendors are asked how they are.
@@ -33,6 +35,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Messages a second where a scenario does not say.
 const RATE: u32 = 500;
+
+/// Messages that are read back for their attempts, at most: what a minute at 500 a
+/// second leaves is read whole, and a longer one by an even sample.
+const READ_BACK: usize = 20_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,6 +83,7 @@ struct Checked {
     figure: Figure,
     of: Option<String>,
     reason: Option<String>,
+    traffic: Option<String>,
     from_s: Option<f64>,
     to_s: Option<f64>,
     at_least: Option<f64>,
@@ -98,22 +105,31 @@ pub(super) async fn run(args: FailoverArgs, json: bool) -> Result<u64, Failure> 
     }
     let streams = streams(&scenario, args.rate);
     let clock = Arc::new(Clock::default());
-    let tiers = match scenario.first {
-        Vendor::Apns => vec![vec!["apns"], vec!["fcm"]],
-        Vendor::Fcm => vec![vec!["fcm"], vec!["apns"]],
+    let second = match scenario.first {
+        Vendor::Apns => Vendor::Fcm,
+        Vendor::Fcm => Vendor::Apns,
     };
-    let wish = Wish { tiers, provider: scenario.provider.clone() };
+    let wish = Wish {
+        tiers: [scenario.first, second].map(|vendor| vec![vendor.id()]).into(),
+        provider: scenario.provider.clone(),
+        clients: clients(&streams),
+        ..Wish::default()
+    };
     let mut stage = Stage::start(args.place.dir.as_deref(), wish, Arc::clone(&clock)).await?;
     if !json {
         let seconds = scenario.duration.as_secs_f64();
         say_aside(format_args!("{} ({seconds} s)", scenario.about));
     }
-    let (tally, run) = watched(&mut stage, &scenario, streams, &clock, json).await?;
+    let mut run = match watched(&mut stage, &scenario, streams, &clock, json).await {
+        Ok(run) => run,
+        Err(failure) => return Err(stage.explain(failure).await),
+    };
+    read_back(&stage, &scenario, &mut run).await?;
     let expectations: Vec<_> = scenario
         .expect
         .iter()
         .map(|expect| {
-            let seen = run.figure(expect, &tally).map(rounded);
+            let seen = run.figure(expect).map(rounded);
             // What was never seen meets nothing: an ejection that did not come is late.
             let met = match seen {
                 Some(seen) => {
@@ -123,9 +139,10 @@ pub(super) async fn run(args: FailoverArgs, json: bool) -> Result<u64, Failure> 
                 None => false,
             };
             Checked {
-                figure: expect.figure,
+                figure: *expect.figure.get_ref(),
                 of: expect.of.clone(),
                 reason: expect.reason.clone(),
+                traffic: expect.traffic.as_ref().map(|name| name.get_ref().clone()),
                 from_s: expect.from.map(|time| time.as_secs_f64()),
                 to_s: expect.to.map(|time| time.as_secs_f64()),
                 at_least: expect.at_least,
@@ -141,7 +158,7 @@ pub(super) async fn run(args: FailoverArgs, json: bool) -> Result<u64, Failure> 
         seconds: scenario.duration.as_secs_f64(),
         place: stage.place(),
         expectations,
-        verdict: run.ledger.verdict(&tally),
+        verdict: run.ledger.verdict(&run.tally),
     };
     stage.close().await;
     match json {
@@ -168,6 +185,10 @@ fn streams(scenario: &Scenario, rate: Option<u32>) -> Vec<Traffic> {
     let mut streams = scenario.traffic.clone();
     if streams.is_empty() {
         streams.push(Traffic {
+            name: None,
+            from: None,
+            client: None,
+            priority: None,
             rate: RATE,
             recipients: 1,
             addresses: vec![Vendor::Apns, Vendor::Fcm],
@@ -185,6 +206,13 @@ fn streams(scenario: &Scenario, rate: Option<u32>) -> Vec<Traffic> {
     streams
 }
 
+/// The clients that send, where the scenario names any.
+fn clients(streams: &[Traffic]) -> Vec<String> {
+    let named = streams.iter().filter_map(|stream| stream.client.as_ref());
+    let names: BTreeSet<_> = named.map(|client| client.get_ref().clone()).collect();
+    names.into_iter().collect()
+}
+
 /// Sends, plays the timeline, waits until all has settled, and looks on.
 async fn watched(
     stage: &mut Stage,
@@ -192,49 +220,105 @@ async fn watched(
     streams: Vec<Traffic>,
     clock: &Arc<Clock>,
     json: bool,
-) -> Result<(Tally, Run), Failure> {
+) -> Result<Run, Failure> {
     let begun = clock.now();
     let mut samples = Vec::new();
     let (mut admin, mut control) = (stage.admin(), stage.control()?);
+    let pid = stage.router_pid();
     let looking = async {
         loop {
             let providers = admin.providers().await?;
             let vendors = control.vendors().await?;
             let at = clock.now().instant.saturating_duration_since(begun.instant);
-            samples.push(Sample { at, providers, vendors });
+            let unsettled = admin.metrics().await?.unsettled();
+            let rss = memory(pid).map(|memory| memory.now);
+            samples.push(Sample { at, providers, vendors, unsettled, rss });
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     let working = async {
         let progress = Arc::new(Progress::default());
         let api = stage.addresses().api;
-        let sending = try_join_all(streams.iter().map(|stream| {
-            let plan = Plan { message: message(stream), duration: scenario.duration };
-            open_loop(api, plan, stream.rate, clock, &progress)
+        let guarded = streams.iter().any(|stream| stream.client.is_some());
+        let sending = try_join_all(streams.iter().map(async |stream| {
+            let from = stream.from.unwrap_or_default();
+            let duration = scenario.duration.saturating_sub(from);
+            let plan = Plan { message: message(stream, guarded), duration };
+            tokio::time::sleep_until((begun.instant + from).into()).await;
+            let tally = open_loop(api, plan, stream.rate, clock, &progress).await?;
+            Ok::<_, Failure>(tally.begun_after(from))
         }));
         let steps = scenario.steps();
         let mut control = stage.control()?;
-        let playing = play(&steps, begun.instant, &mut control, |step| {
+        let tell = |at: Duration, says: &str| {
             if !json {
-                say_aside(format_args!("{:6.1} s  {}", step.at.as_secs_f64(), step.says));
+                say_aside(format_args!("{:6.1} s  {says}", at.as_secs_f64()));
             }
-        });
-        let (tallies, ()) = tokio::try_join!(sending, playing)?;
-        let mut tally = Tally::default();
-        tallies.into_iter().for_each(|one| tally.add(one));
-        let ledger = settle(stage, &tally, scenario.patience).await?;
-        let metrics = stage.admin().metrics().await?;
-        Ok::<_, Failure>((tally, ledger, metrics))
+        };
+        let playing = play(&steps, begun.instant, &mut control, |step| tell(step.at, &step.says));
+        let changing = change(&scenario.reload, begun.instant, stage.reloader(), &tell);
+        let (tallies, (), ()) = tokio::try_join!(sending, playing, changing)?;
+        let mut run = Run { first_step: scenario.first_step(), ..Run::default() };
+        for (stream, one) in streams.iter().zip(tallies) {
+            if let Some(name) = &stream.name {
+                run.streams.entry(name.clone()).or_default().add(one.clone());
+            }
+            run.tally.add(one);
+        }
+        run.ledger = settle(stage, &run.tally, scenario.patience).await?;
+        run.metrics = stage.admin().metrics().await?;
+        Ok::<_, Failure>(run)
     };
-    let (tally, ledger, metrics) = tokio::select! {
+    let run = tokio::select! {
         ended = working => ended?,
         ended = looking => return ended,
     };
-    let rss = memory(stage.router_pid()).map(|memory| memory.most);
-    Ok((tally, Run { begun_ms: begun.utc.ms(), samples, ledger, metrics, rss }))
+    let rss = memory(pid).map(|memory| memory.most);
+    Ok(Run { begun_ms: begun.utc.ms(), samples, rss, ..run })
 }
 
-fn message(stream: &Traffic) -> Message {
+/// Gives the router its other configurations, each at its time.
+async fn change(
+    reloads: &[Reload],
+    begun: Instant,
+    mut reloader: Reloader,
+    tell: &impl Fn(Duration, &str),
+) -> Result<(), Failure> {
+    let mut reloads: Vec<_> = reloads.iter().collect();
+    reloads.sort_by_key(|reload| reload.at);
+    for reload in reloads {
+        tokio::time::sleep_until((begun + reload.at).into()).await;
+        let (provider, keys) = (reload.provider.id(), reload.keys.get_ref());
+        reloader.change(provider, keys).await?;
+        tell(reload.at, &format!("the router gets another configuration for {provider}"));
+    }
+    Ok(())
+}
+
+/// Reads what the expectations need of single messages, and the gone addresses.
+async fn read_back(stage: &Stage, scenario: &Scenario, run: &mut Run) -> Result<(), Failure> {
+    let reader = stage.reader();
+    let wanted = scenario.expect.iter().filter(|expect| expect.figure.get_ref().is_of_attempts());
+    let mut messages = BTreeSet::new();
+    for expect in wanted {
+        let all = run.messages(expect);
+        messages.extend(all.iter().step_by(all.len().div_ceil(READ_BACK).max(1)));
+    }
+    let messages: Vec<u128> = messages.into_iter().collect();
+    run.histories = Histories::of(reader.attempts(&messages).await?);
+    run.gone = reader.gone().await?;
+    Ok(())
+}
+
+/// A stream's messages; where clients have keys, those of nobody are the operator's.
+fn message(stream: &Traffic, guarded: bool) -> Message {
+    let client = stream.client.as_ref().map(|client| client.get_ref().as_str());
+    let key = client.or(guarded.then_some(OPERATOR)).map(key);
+    let asked = Asked {
+        apns: &stream.apns_prefix,
+        priority: stream.priority.map(Priority::word),
+        key: key.as_deref(),
+    };
     let kinds: Vec<_> = stream
         .addresses
         .iter()
@@ -243,14 +327,14 @@ fn message(stream: &Traffic) -> Message {
             Vendor::Fcm => Kind::Fcm,
         })
         .collect();
-    Message::asking(stream.recipients.into(), &kinds, rand::random(), &stream.apns_prefix)
+    Message::asking(stream.recipients.into(), &kinds, rand::random(), asked)
 }
 
 fn report(figures: &Figures) -> String {
     let mut report = Report::new(&["expected", "seen", ""].map(str::to_owned));
     for checked in &figures.expectations {
         let mut name = serde_json::json!(checked.figure).as_str().unwrap_or_default().to_owned();
-        for part in [&checked.of, &checked.reason].into_iter().flatten() {
+        for part in [&checked.of, &checked.reason, &checked.traffic].into_iter().flatten() {
             name = format!("{name} {part}");
         }
         if checked.from_s.is_some() || checked.to_s.is_some() {

@@ -72,7 +72,7 @@ struct PhaseFigures {
 /// Runs, prints, and returns how many deliveries were lost.
 pub(super) async fn run(args: LatencyArgs, json: bool) -> Result<u64, Failure> {
     let clock = Arc::new(Clock::default());
-    let wish = Wish { tiers: vec![vec!["apns"], vec!["fcm"]], provider: String::new() };
+    let wish = Wish { tiers: vec![vec!["apns"], vec!["fcm"]], ..Wish::default() };
     let mut stage = Stage::start(args.place.dir.as_deref(), wish, Arc::clone(&clock)).await?;
     let idle = memory(stage.router_pid());
     if !json {

@@ -8,6 +8,7 @@
 //! anything (`crash`), and how many devices it holds (`stream`). A run that lost an accepted delivery ends with exit code
 //! 1, whatever it measured.
 
+mod attempts;
 mod crash;
 mod failover;
 mod fault;

@@ -111,7 +111,7 @@ pub(super) async fn run(args: ThroughputArgs, json: bool) -> Result<u64, Failure
 
 async fn measure(args: &ThroughputArgs, recipients: u64) -> Result<Row, Failure> {
     let clock = Arc::new(Clock::default());
-    let wish = Wish { tiers: vec![vec![args.vendor.id()]], provider: String::new() };
+    let wish = Wish { tiers: vec![vec![args.vendor.id()]], ..Wish::default() };
     let mut stage = Stage::start(args.place.dir.as_deref(), wish, Arc::clone(&clock)).await?;
     let idle = memory(stage.router_pid());
     let concurrency =

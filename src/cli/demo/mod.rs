@@ -66,8 +66,11 @@ pub(super) async fn run(args: DemoArgs, json: bool) -> ExitCode {
 
 async fn demo(args: &DemoArgs, json: bool) -> Result<Summary, Failure> {
     let clock = Arc::new(Clock::default());
-    let wish =
-        Wish { tiers: vec![vec!["apns"], vec!["fcm"]], provider: script::temper(args.duration) };
+    let wish = Wish {
+        tiers: vec![vec!["apns"], vec!["fcm"]],
+        provider: script::temper(args.duration),
+        ..Wish::default()
+    };
     let mut stage = Stage::start(None, wish, Arc::clone(&clock)).await?;
     if !json {
         welcome(&stage, args);

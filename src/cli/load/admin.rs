@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::Failure;
-use super::wire::{Caller, request};
+use super::wire::{Caller, request_as};
 
 /// A connection to the admin listener.
 #[derive(Debug)]
 pub(crate) struct Admin {
     caller: Caller,
+    key: Option<String>,
 }
 
 /// A provider as the admin API shows it; the part that a run shows.
@@ -30,6 +31,26 @@ pub(crate) struct Provider {
     pub(crate) latency_ms: Latency,
     /// Attempts that have no outcome yet.
     pub(crate) in_flight: u64,
+    /// How many there may be now; in slow start its ramp is in it.
+    #[serde(default)]
+    pub(crate) limit: u64,
+    /// Its parts with a health of their own: apps, origins, and the whole.
+    #[serde(default)]
+    pub(crate) keys: Vec<Part>,
+}
+
+/// What the admin API calls the part that is the provider as a whole.
+pub(crate) const WHOLE: &str = "";
+
+/// A part of a provider.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Part {
+    /// Its name: `app:…`, `origin:…`; [`WHOLE`].
+    pub(crate) part: String,
+    /// One of the states.
+    pub(crate) state: String,
+    /// Why it is in that state.
+    pub(crate) reason: Option<String>,
 }
 
 /// Quantiles of a provider's latency, in milliseconds; none without samples.
@@ -40,9 +61,14 @@ pub(crate) struct Latency {
 }
 
 impl Admin {
-    /// A client of the listener at that address.
-    pub(crate) fn at(peer: SocketAddr) -> Self {
-        Self { caller: Caller::new(peer) }
+    /// A client of the listener at that address, with the key that it wants, if any.
+    pub(crate) fn at(peer: SocketAddr, key: Option<String>) -> Self {
+        Self { caller: Caller::new(peer), key }
+    }
+
+    /// Lets the router read its configuration again. Fails when it refuses it.
+    pub(crate) async fn reload(&mut self) -> Result<(), Failure> {
+        self.call("POST", "/admin/v1/reload").await.map(|_| ())
     }
 
     /// All providers.
@@ -62,14 +88,18 @@ impl Admin {
     }
 
     async fn get(&mut self, path: &str) -> Result<&[u8], Failure> {
+        self.call("GET", path).await
+    }
+
+    async fn call(&mut self, method: &str, path: &str) -> Result<&[u8], Failure> {
         let reply = self
             .caller
-            .call(&request("GET", path, b""))
+            .call(&request_as(self.key.as_deref(), method, path, b""))
             .await
             .map_err(|fault| format!("the router's {path}: {fault}"))?;
         match reply.status {
-            200 => Ok(reply.body),
-            status => Err(format!("the router answered GET {path} with {status}").into()),
+            200..300 => Ok(reply.body),
+            status => Err(format!("the router answered {method} {path} with {status}").into()),
         }
     }
 }

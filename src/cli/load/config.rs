@@ -21,6 +21,32 @@ pub(crate) struct Wish {
     pub(crate) tiers: Vec<Vec<&'static str>>,
     /// Keys set on every provider, as TOML.
     pub(crate) provider: String,
+    /// Clients with a key each; with any there is also [`OPERATOR`]. None: whoever
+    /// reaches the router may send.
+    pub(crate) clients: Vec<String>,
+    /// Keys of one provider that replace its own, as TOML: by its id, the last wins.
+    pub(crate) changes: Vec<(String, String)>,
+}
+
+/// The client that may use the admin API and sees what belongs to others. It sends
+/// where a run with clients names none.
+pub(crate) const OPERATOR: &str = "bench";
+
+impl Wish {
+    /// The key that opens the admin API and all messages; none is needed without clients.
+    pub(crate) fn operator_key(&self) -> Option<String> {
+        self.operator().map(key)
+    }
+
+    fn operator(&self) -> Option<&'static str> {
+        (!self.clients.is_empty()).then_some(OPERATOR)
+    }
+}
+
+/// A client's key: long enough for the router, and secret to nobody, because a run
+/// is on loopback and ends.
+pub(crate) fn key(client: &str) -> String {
+    format!("key-of-a-run-for-{client}")
 }
 
 /// Where the router listens; port 0 lets it choose.
@@ -58,11 +84,19 @@ pub(crate) fn render(
         addresses.admin,
         quoted(&store.to_string_lossy()),
     );
+    for name in wish.clients.iter().map(String::as_str).chain(wish.operator()) {
+        let (name, key, admin) = (quoted(name), quoted(&key(name)), name == OPERATOR);
+        // Writing into a string cannot fail.
+        let _ = write!(text, "\n[[clients]]\nname = {name}\nkey = {key}\nadmin = {admin}\n");
+    }
     for id in wish.tiers.iter().flatten() {
         let mut provider = provider(&parsed, id)
             .ok_or_else(|| format!("the simulator's configuration has no provider {id:?}"))?
             .clone();
         provider.extend(wanted.clone());
+        for (_, keys) in wish.changes.iter().filter(|(of, _)| of == id) {
+            provider.extend(keys.parse::<Table>()?);
+        }
         text.push_str("\n[[providers]]\n");
         for (key, value) in &provider {
             // Writing into a string cannot fail.
@@ -150,6 +184,7 @@ mod tests {
         let table = rendered(&Wish {
             tiers: vec![vec!["apns"], vec!["fcm"]],
             provider: "health = { base_ejection = \"3s\", eject_below = 0.5 }".to_owned(),
+            ..Wish::default()
         });
         let providers = table["providers"].as_array().unwrap();
         assert_eq!(providers.len(), 2);
@@ -166,15 +201,39 @@ mod tests {
 
     #[test]
     fn run_has_its_own_ports_and_store() {
-        let table = rendered(&Wish { tiers: vec![vec!["apns"]], provider: String::new() });
+        let table = rendered(&Wish { tiers: vec![vec!["apns"]], ..Wish::default() });
         assert_eq!(table["server"]["listen"].as_str(), Some("127.0.0.1:0"));
         assert_eq!(table["admin"]["listen"].as_str(), Some("127.0.0.1:0"));
         assert_eq!(table["store"]["path"].as_str(), Some("/a \"b\"/store"));
     }
 
     #[test]
+    fn clients_have_keys_and_an_operator_among_them() {
+        let none = rendered(&Wish { tiers: vec![vec!["apns"]], ..Wish::default() });
+        assert!(!none.contains_key("clients"));
+        let clients = vec!["calm".to_owned()];
+        let table = rendered(&Wish { tiers: vec![vec!["apns"]], clients, ..Wish::default() });
+        let clients = table["clients"].as_array().unwrap();
+        let admins = clients.iter().map(|client| client["admin"].as_bool().unwrap());
+        assert_eq!(admins.collect::<Vec<_>>(), [false, true]);
+        assert_eq!(clients[0]["key"].as_str(), Some(key("calm").as_str()));
+    }
+
+    #[test]
+    fn changes_replace_the_keys_of_one_provider() {
+        let changes = vec![
+            ("apns".to_owned(), "key = { file = \"spare.p8\" }".to_owned()),
+            ("fcm".to_owned(), "project = \"p\"".to_owned()),
+        ];
+        let table = rendered(&Wish { tiers: vec![vec!["apns"]], changes, ..Wish::default() });
+        let apns = &table["providers"].as_array().unwrap()[0];
+        assert_eq!(apns["key"]["file"].as_str(), Some("spare.p8"));
+        assert!(apns.get("project").is_none());
+    }
+
+    #[test]
     fn missing_provider_is_named() {
-        let wish = Wish { tiers: vec![vec!["huawei"]], provider: String::new() };
+        let wish = Wish { tiers: vec![vec!["huawei"]], ..Wish::default() };
         let failure = render(SIMULATORS, &wish, &Addresses::any(), Path::new("/s")).unwrap_err();
         assert!(failure.to_string().contains("\"huawei\""), "{failure}");
     }

@@ -198,11 +198,11 @@ impl Worker {
         let reply = self.caller.call(self.message.numbered(number)).await;
         let now = self.clock.now();
         match reply.map(|reply| answer(&reply)) {
-            Ok(Ok(deliveries)) => {
+            Ok(Ok((message, deliveries))) => {
                 self.progress.accepted.fetch_add(recipients, Relaxed);
                 let took = now.instant.saturating_duration_since(counts_from);
                 let at = counts_from.saturating_duration_since(self.begun);
-                self.tally.calls.push(Call { at, took_us: us(took) });
+                self.tally.calls.push(Call { at, took_us: us(took), message });
                 let at_ms = now.utc.ms();
                 let accepted = |delivery| Accepted { delivery, at_ms };
                 self.tally.accepted.extend(deliveries.into_iter().map(accepted));
@@ -225,10 +225,11 @@ impl Worker {
     }
 }
 
-/// The ids of the deliveries, or why there are none.
-fn answer(reply: &Reply<'_>) -> Result<Vec<u128>, String> {
+/// The ids of the message and of its deliveries, or why there are none.
+fn answer(reply: &Reply<'_>) -> Result<(u128, Vec<u128>), String> {
     #[derive(Deserialize)]
     struct Answer {
+        id: Uuid,
         deliveries: Vec<Delivery>,
     }
     #[derive(Deserialize)]
@@ -242,7 +243,8 @@ fn answer(reply: &Reply<'_>) -> Result<Vec<u128>, String> {
     if reply.status == 202 {
         let answer: Answer = serde_json::from_slice(reply.body)
             .map_err(|error| format!("202 with a body that cannot be read: {error}"))?;
-        return Ok(answer.deliveries.iter().map(|delivery| delivery.id.as_u128()).collect());
+        let deliveries = answer.deliveries.iter().map(|delivery| delivery.id.as_u128());
+        return Ok((answer.id.as_u128(), deliveries.collect()));
     }
     Err(match serde_json::from_slice::<Problem>(reply.body) {
         Ok(problem) => format!("{} {}", reply.status, problem.code),
@@ -263,8 +265,8 @@ mod tests {
         let body = br#"{"id":"01970000-0000-7000-8000-000000000001","state":"queued","deliveries":[
             {"id":"01970000-0000-7000-8000-000000000002","ref":null},
             {"id":"01970000-0000-7000-8000-000000000003","ref":"x"}]}"#;
-        let deliveries = answer(&Reply { status: 202, body }).unwrap();
-        assert_eq!(deliveries.len(), 2);
+        let (message, deliveries) = answer(&Reply { status: 202, body }).unwrap();
+        assert_eq!((message & 0xff, deliveries.len()), (1, 2));
         assert_eq!(deliveries[1] & 0xff, 3);
     }
 

@@ -19,6 +19,17 @@ pub(crate) enum Kind {
     Fcm,
 }
 
+/// What a message asks for beyond the ordinary.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// Hex before each APNs token, by which the simulator is asked for an answer.
+    pub(crate) apns: &'a str,
+    /// `high` or `normal`; none: what the router makes of a notification.
+    pub(crate) priority: Option<&'a str>,
+    /// The key of the client that sends it.
+    pub(crate) key: Option<&'a str>,
+}
+
 /// A whole request, ready to be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
@@ -32,12 +43,11 @@ impl Message {
     /// A message for that many recipients, each with an address of each kind.
     /// `run` tells the tokens of this run from those of others.
     pub(crate) fn render(recipients: u64, kinds: &[Kind], run: u64) -> Self {
-        Self::asking(recipients, kinds, run, "")
+        Self::asking(recipients, kinds, run, Asked::default())
     }
 
-    /// The same with hex before each APNs token, by which the simulator is asked
-    /// for an answer.
-    pub(crate) fn asking(recipients: u64, kinds: &[Kind], run: u64, apns: &str) -> Self {
+    /// The same with wishes.
+    pub(crate) fn asking(recipients: u64, kinds: &[Kind], run: u64, asked: Asked<'_>) -> Self {
         let mut body = String::from("{\"to\":[");
         let mut slots = Vec::new();
         for recipient in 0..recipients {
@@ -45,7 +55,7 @@ impl Message {
             for (at, kind) in kinds.iter().enumerate() {
                 body.push_str(if at == 0 { "" } else { "," });
                 // The counter is the end of every token.
-                body.push_str(&kind.before_counter(run, apns));
+                body.push_str(&kind.before_counter(run, asked.apns));
                 slots.push((body.len(), recipient));
                 body.push_str("0000000000000000\"}");
             }
@@ -55,7 +65,11 @@ impl Message {
             "],\"notification\":{\"title\":\"Order 7\",\"body\":\"Your order is on its way\"},\
              \"data\":{\"order\":\"7\",\"state\":\"shipped\"},\"ttl\":\"1h\"}",
         );
-        let request = wire::request("POST", "/v1/messages", body.as_bytes());
+        if let Some(priority) = asked.priority {
+            body.truncate(body.len() - 1);
+            body.push_str(&format!(",\"priority\":\"{priority}\"}}"));
+        }
+        let request = wire::request_as(asked.key, "POST", "/v1/messages", body.as_bytes());
         let head = request.len() - body.len();
         for (at, _) in &mut slots {
             *at += head;
@@ -132,6 +146,17 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 50 * 6);
+    }
+
+    #[test]
+    fn priority_and_key_are_sent_when_they_are_asked_for() {
+        let asked = Asked { priority: Some("normal"), key: Some("a-key"), ..Asked::default() };
+        let mut message = Message::asking(1, &[Kind::Fcm], 7, asked);
+        let request = message.numbered(0x2a);
+        assert_eq!(body(request)["priority"], "normal");
+        assert!(tokens(&body(request))[0].ends_with("2a"));
+        let text = std::str::from_utf8(request).unwrap();
+        assert!(text.contains("\r\nauthorization: Bearer a-key\r\n"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The router and the vendor simulator run as processes of their own, exactly as
 //! a user would run them (`stage`, `child`, `config`); this process makes the
 //! messages (`message`), sends them (`generator`, `wire`), and holds what was
-//! accepted against what the simulator says arrived (`tally`, `control`). It
+//! accepted against what the simulator says arrived (`tally`, `control`), or what the
+//! router says of single messages (`history`). It
 //! measures from outside: the HTTP API, the ledger, `/proc`. Nothing here is
 //! used by the server.
 
@@ -13,6 +14,7 @@ pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod figures;
 pub(crate) mod generator;
+pub(crate) mod history;
 pub(crate) mod message;
 pub(crate) mod process;
 pub(crate) mod script;

@@ -18,6 +18,7 @@ use super::admin::Admin;
 use super::child::Child;
 use super::config::{self, Addresses, Wish};
 use super::control::Control;
+use super::history::Reader;
 use super::process;
 use crate::clock::Clock;
 
@@ -95,7 +96,19 @@ impl Stage {
 
     /// The router's admin listener.
     pub(crate) fn admin(&self) -> Admin {
-        Admin::at(self.addresses.admin)
+        Admin::at(self.addresses.admin, self.wish.operator_key())
+    }
+
+    /// The router's API, to read what it says of messages.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::of(self.addresses.api, self.wish.operator_key())
+    }
+
+    /// Who can give the router another configuration while it runs.
+    pub(crate) fn reloader(&self) -> Reloader {
+        let (announcement, wish) = (self.announcement.clone(), self.wish.clone());
+        let (addresses, folder) = (self.addresses, self.folder.path().to_owned());
+        Reloader { announcement, wish, addresses, folder, admin: self.admin() }
     }
 
     /// The router's process.
@@ -147,6 +160,26 @@ impl Stage {
         // One that cannot be killed is gone already.
         let _ = self.router.kill().await;
         let _ = self.simulator.kill().await;
+    }
+}
+
+/// Changes the router's configuration in a run. It owns what it needs, so that the
+/// run can go on beside it.
+#[derive(Debug)]
+pub(crate) struct Reloader {
+    announcement: Announcement,
+    wish: Wish,
+    addresses: Addresses,
+    folder: PathBuf,
+    admin: Admin,
+}
+
+impl Reloader {
+    /// Other keys for a provider from now on, as TOML.
+    pub(crate) async fn change(&mut self, provider: &str, keys: &str) -> Result<(), Failure> {
+        self.wish.changes.push((provider.to_owned(), keys.to_owned()));
+        write_config(&self.announcement, &self.wish, &self.addresses, &self.folder).await?;
+        self.admin.reload().await
     }
 }
 

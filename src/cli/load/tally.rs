@@ -18,7 +18,7 @@ use super::stage::Stage;
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// What was sent in a run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// The calls that were accepted.
     pub(crate) calls: Vec<Call>,
@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) at: Duration,
     /// From then to the 202.
     pub(crate) took_us: u64,
+    /// The message's id.
+    pub(crate) message: u128,
 }
 
 /// An accepted delivery.
@@ -60,6 +62,12 @@ impl Tally {
         }
         self.unanswered += other.unanswered;
         self.late_us.extend(other.late_us);
+    }
+
+    /// Of a sender that began so much later than the run: its calls in the run's time.
+    pub(crate) fn begun_after(mut self, delay: Duration) -> Self {
+        self.calls.iter_mut().for_each(|call| call.at += delay);
+        self
     }
 
     /// From when due to 202, of the calls that a test picks.
@@ -92,8 +100,7 @@ pub(crate) async fn settle(
     tokio::time::timeout(patience, rest).await.unwrap_or(Ok(()))?;
     let summary = control.summary().await?;
     let arrivals = control.arrivals().await?;
-    let first = arrivals.into_iter().map(|arrival| (arrival.delivery, arrival)).collect();
-    Ok(Ledger { summary, first })
+    Ok(Ledger { summary, ..Ledger::of(arrivals) })
 }
 
 /// What the vendors took.
@@ -125,6 +132,12 @@ pub(crate) struct Verdict {
 }
 
 impl Ledger {
+    /// Of arrivals alone.
+    pub(crate) fn of(arrivals: impl IntoIterator<Item = Arrival>) -> Self {
+        let first = arrivals.into_iter().map(|arrival| (arrival.delivery, arrival)).collect();
+        Self { summary: Summary::default(), first }
+    }
+
     /// The account.
     pub(crate) fn verdict(&self, tally: &Tally) -> Verdict {
         let mut sent = BTreeMap::new();
@@ -175,10 +188,11 @@ mod tests {
     }
 
     fn ledger(arrivals: &[(u128, &str, u64)]) -> Ledger {
-        let first = arrivals.iter().map(|&(delivery, vendor, at_ms)| {
-            (delivery, Arrival { delivery, vendor: vendor.to_owned(), at_ms })
-        });
-        Ledger { summary: Summary::default(), first: first.collect() }
+        Ledger::of(arrivals.iter().map(|&(delivery, vendor, at_ms)| Arrival {
+            delivery,
+            vendor: vendor.to_owned(),
+            at_ms,
+        }))
     }
 
     #[test]

@@ -102,9 +102,16 @@ impl Caller {
 
 /// Renders a request without headers of its own beyond what HTTP wants.
 pub(crate) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+    request_as(None, method, path, body)
+}
+
+/// The same with a client's key.
+pub(crate) fn request_as(key: Option<&str>, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+    let authorization =
+        key.map_or_else(String::new, |key| format!("authorization: Bearer {key}\r\n"));
     let mut request = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
+         {authorization}content-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();

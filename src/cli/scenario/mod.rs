@@ -7,97 +7,140 @@
 //! machine; a path works as well. Whatever is wrong with a file is told with its
 //! line before anything is started.
 
+mod check;
+mod expect;
+mod read;
+
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use pushyard_simulator::Mode;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
+pub(in crate::cli) use self::expect::{Expect, Figure};
+use self::read::{duration, mode, some_duration, station};
 use super::load::script::Step;
 
 /// The shipped scenarios by name.
-pub(super) const SHIPPED: &[(&str, &str)] = &[
-    ("failing-500", include_str!("../../simulator/scenarios/failing-500.toml")),
-    ("failing-503", include_str!("../../simulator/scenarios/failing-503.toml")),
-    ("refusing", include_str!("../../simulator/scenarios/refusing.toml")),
-    ("blackhole", include_str!("../../simulator/scenarios/blackhole.toml")),
-    ("unreachable", include_str!("../../simulator/scenarios/unreachable.toml")),
-    ("slow", include_str!("../../simulator/scenarios/slow.toml")),
-    ("flaky", include_str!("../../simulator/scenarios/flaky.toml")),
-    ("throttled", include_str!("../../simulator/scenarios/throttled.toml")),
-    ("device-limits", include_str!("../../simulator/scenarios/device-limits.toml")),
-    ("key-revoked", include_str!("../../simulator/scenarios/key-revoked.toml")),
-    ("oauth-down", include_str!("../../simulator/scenarios/oauth-down.toml")),
-    ("wrong-app", include_str!("../../simulator/scenarios/wrong-app.toml")),
-    ("wrong-environment", include_str!("../../simulator/scenarios/wrong-environment.toml")),
-    ("recovery", include_str!("../../simulator/scenarios/recovery.toml")),
-    ("all-down", include_str!("../../simulator/scenarios/all-down.toml")),
-    ("flapping", include_str!("../../simulator/scenarios/flapping.toml")),
-    ("million-parked", include_str!("../../simulator/scenarios/million-parked.toml")),
+pub(in crate::cli) const SHIPPED: &[(&str, &str)] = &[
+    ("failing-500", include_str!("../../../simulator/scenarios/failing-500.toml")),
+    ("failing-503", include_str!("../../../simulator/scenarios/failing-503.toml")),
+    ("refusing", include_str!("../../../simulator/scenarios/refusing.toml")),
+    ("blackhole", include_str!("../../../simulator/scenarios/blackhole.toml")),
+    ("unreachable", include_str!("../../../simulator/scenarios/unreachable.toml")),
+    ("slow", include_str!("../../../simulator/scenarios/slow.toml")),
+    ("flaky", include_str!("../../../simulator/scenarios/flaky.toml")),
+    ("throttled", include_str!("../../../simulator/scenarios/throttled.toml")),
+    ("device-limits", include_str!("../../../simulator/scenarios/device-limits.toml")),
+    ("key-revoked", include_str!("../../../simulator/scenarios/key-revoked.toml")),
+    ("oauth-down", include_str!("../../../simulator/scenarios/oauth-down.toml")),
+    ("wrong-app", include_str!("../../../simulator/scenarios/wrong-app.toml")),
+    ("wrong-environment", include_str!("../../../simulator/scenarios/wrong-environment.toml")),
+    ("recovery", include_str!("../../../simulator/scenarios/recovery.toml")),
+    ("all-down", include_str!("../../../simulator/scenarios/all-down.toml")),
+    ("flapping", include_str!("../../../simulator/scenarios/flapping.toml")),
+    ("million-parked", include_str!("../../../simulator/scenarios/million-parked.toml")),
+    ("flood", include_str!("../../../simulator/scenarios/flood.toml")),
 ];
 
 /// A game day.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Scenario {
+pub(in crate::cli) struct Scenario {
     /// What it rehearses, in a line.
-    pub(super) about: String,
+    pub(in crate::cli) about: String,
     /// How long messages are sent.
     #[serde(deserialize_with = "duration")]
-    pub(super) duration: Duration,
+    pub(in crate::cli) duration: Duration,
     /// How long what is left may take to settle afterwards.
     #[serde(default = "two_minutes", deserialize_with = "duration")]
-    pub(super) patience: Duration,
+    pub(in crate::cli) patience: Duration,
     /// By what all times of the file are divided in a short run.
     #[serde(default = "one")]
-    pub(super) shorten: u32,
+    pub(in crate::cli) shorten: u32,
     /// Keys for every provider of the router, as TOML; none: its defaults.
     #[serde(default)]
-    pub(super) provider: String,
+    pub(in crate::cli) provider: String,
     /// The vendor of the first tier.
     #[serde(default = "apns")]
-    pub(super) first: Vendor,
+    pub(in crate::cli) first: Vendor,
     /// Who sends; none: 500 messages a second to both vendors.
     #[serde(default)]
-    pub(super) traffic: Vec<Traffic>,
-    /// What happens when.
-    pub(super) timeline: Vec<Event>,
+    pub(in crate::cli) traffic: Vec<Traffic>,
+    /// What happens when; nothing where the traffic alone is the trouble.
+    #[serde(default)]
+    pub(in crate::cli) timeline: Vec<Event>,
+    /// When the router gets which other configuration.
+    #[serde(default)]
+    pub(in crate::cli) reload: Vec<Reload>,
     /// What the router must show.
     #[serde(default)]
-    pub(super) expect: Vec<Expect>,
+    pub(in crate::cli) expect: Vec<Expect>,
 }
 
 /// A stream of messages.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Traffic {
+pub(in crate::cli) struct Traffic {
+    /// By which expectations refer to it; several may share one.
+    #[serde(default)]
+    pub(in crate::cli) name: Option<String>,
+    /// When it begins; none: with the run.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub(in crate::cli) from: Option<Duration>,
+    /// The client that sends it; none: one for all such streams.
+    #[serde(default)]
+    pub(in crate::cli) client: Option<Spanned<String>>,
+    /// What its messages ask for.
+    #[serde(default)]
+    pub(in crate::cli) priority: Option<Priority>,
     /// Messages a second.
-    pub(super) rate: u32,
+    pub(in crate::cli) rate: u32,
     /// Recipients of each.
     #[serde(default = "one")]
-    pub(super) recipients: u32,
+    pub(in crate::cli) recipients: u32,
     /// The addresses of each recipient.
     #[serde(default = "both")]
-    pub(super) addresses: Vec<Vendor>,
+    pub(in crate::cli) addresses: Vec<Vendor>,
     /// Hex before each APNs token, to ask for an answer.
     #[serde(default)]
-    pub(super) apns_prefix: String,
+    pub(in crate::cli) apns_prefix: String,
 }
 
 /// A vendor that messages go to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Vendor {
+pub(in crate::cli) enum Vendor {
     Apns,
     Fcm,
+}
+
+/// A message's priority.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cli) enum Priority {
+    High,
+    Normal,
+}
+
+/// Other keys for a provider of the router, which reads its configuration again.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli) struct Reload {
+    #[serde(deserialize_with = "duration")]
+    pub(in crate::cli) at: Duration,
+    pub(in crate::cli) provider: Vendor,
+    /// As TOML.
+    pub(in crate::cli) keys: Spanned<String>,
 }
 
 /// A change of a vendor's behaviour.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Event {
+pub(in crate::cli) struct Event {
     #[serde(deserialize_with = "duration")]
     at: Duration,
     /// It comes again after this time, until the messages end.
@@ -138,57 +181,11 @@ struct Behaviour {
     clock_offset_s: Option<i64>,
 }
 
-/// What one figure must be.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Expect {
-    pub(super) figure: Figure,
-    /// The vendor or provider that it is of.
-    #[serde(default, deserialize_with = "some_station")]
-    pub(super) of: Option<String>,
-    /// With this reason alone, where it is about states.
-    #[serde(default)]
-    pub(super) reason: Option<String>,
-    /// The part of the run that it is about; open ends are those of the run.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub(super) from: Option<Duration>,
-    #[serde(default, deserialize_with = "some_duration")]
-    pub(super) to: Option<Duration>,
-    #[serde(default)]
-    pub(super) at_most: Option<f64>,
-    #[serde(default)]
-    pub(super) at_least: Option<f64>,
-}
-
-/// What can be expected; `docs/game-days.md` says how each is measured.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Figure {
-    Lost,
-    Duplicates,
-    DuplicatesBeyondAmbiguous,
-    AcceptP99Ms,
-    SentP99Ms,
-    #[serde(rename = "sent_within_5s_share")]
-    SentWithin5sShare,
-    EjectedAfterS,
-    DegradedAfterS,
-    HealthyAfterS,
-    Ejections,
-    StateChanges,
-    ExtraCallsShare,
-    Calls,
-    TakenPerS,
-    TakenShare,
-    FirstTakenAfterS,
-    RssMaxMib,
-}
-
 impl Scenario {
     /// The shipped scenario of that name, or the file at that path.
     ///
     /// Fails with file and line of what is wrong.
-    pub(super) fn find(place: &str) -> Result<Self, String> {
+    pub(in crate::cli) fn find(place: &str) -> Result<Self, String> {
         if let Some((_, text)) = SHIPPED.iter().find(|(name, _)| *name == place) {
             return Self::parse(text, place);
         }
@@ -204,15 +201,25 @@ impl Scenario {
     }
 
     fn parse(text: &str, place: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+        let told = |at: Option<Range<usize>>, what: &str| {
+            let before = at.and_then(|at| text.get(..at.start)).unwrap_or("");
             let line = before.matches('\n').count() + 1;
-            format!("{place}:{line}: {}", error.message().replace('\n', "; "))
-        })
+            format!("{place}:{line}: {}", what.replace('\n', "; "))
+        };
+        let scenario: Self =
+            toml::from_str(text).map_err(|error| told(error.span(), error.message()))?;
+        scenario.check().map_err(|(at, what)| told(Some(at), &what))?;
+        Ok(scenario)
+    }
+
+    /// Until when all was well: up to the first step, unless that is the beginning.
+    pub(in crate::cli) fn first_step(&self) -> Option<Duration> {
+        let first = self.timeline.iter().map(|event| event.at).min();
+        first.filter(|at| !at.is_zero())
     }
 
     /// The same in less time.
-    pub(super) fn shortened(mut self) -> Self {
+    pub(in crate::cli) fn shortened(mut self) -> Self {
         let factor = self.shorten.max(1);
         let shrink = |time: &mut Duration| *time /= factor;
         shrink(&mut self.duration);
@@ -220,14 +227,18 @@ impl Scenario {
             shrink(&mut event.at);
             event.repeat.iter_mut().for_each(shrink);
         }
+        self.reload.iter_mut().for_each(|reload| shrink(&mut reload.at));
+        self.traffic.iter_mut().filter_map(|stream| stream.from.as_mut()).for_each(shrink);
         for expect in &mut self.expect {
-            expect.from.iter_mut().chain(&mut expect.to).for_each(shrink);
+            let times = [&mut expect.from, &mut expect.to, &mut expect.baseline_to];
+            times.into_iter().flatten().for_each(shrink);
+            expect.unsettled_from /= u64::from(factor);
         }
         self
     }
 
     /// The timeline in order of time, repetitions written out.
-    pub(super) fn steps(&self) -> Vec<Step> {
+    pub(in crate::cli) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for event in &self.timeline {
             let mut at = event.at;
@@ -244,6 +255,26 @@ impl Scenario {
         // Stable: what is written first happens first.
         steps.sort_by_key(|step| step.at);
         steps
+    }
+}
+
+impl Vendor {
+    /// The id of its provider.
+    pub(in crate::cli) fn id(self) -> &'static str {
+        match self {
+            Self::Apns => "apns",
+            Self::Fcm => "fcm",
+        }
+    }
+}
+
+impl Priority {
+    /// As the API spells it.
+    pub(in crate::cli) fn word(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+        }
     }
 }
 
@@ -277,37 +308,6 @@ fn both() -> Vec<Vendor> {
     vec![Vendor::Apns, Vendor::Fcm]
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    humantime::parse_duration(&text).map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
-}
-
-fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    duration(from).map(Some)
-}
-
-fn station<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    const STATIONS: [&str; 5] = ["apns", "fcm", "fcm-oauth", "apns-sandbox", "*"];
-    let name = String::deserialize(from)?;
-    if STATIONS.contains(&name.as_str()) {
-        return Ok(name);
-    }
-    let known = STATIONS.join(", ");
-    Err(D::Error::custom(format!("unknown vendor {name:?}; there are {known}")))
-}
-
-fn some_station<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    station(from).map(Some)
-}
-
-fn mode<'de, D: Deserializer<'de>>(from: D) -> Result<Mode, D::Error> {
-    let word = String::deserialize(from)?;
-    Mode::ALL.into_iter().find(|mode| mode.word() == word).ok_or_else(|| {
-        let known = Mode::ALL.map(Mode::word).join(", ");
-        D::Error::custom(format!("unknown mode {word:?}; there are {known}"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +318,9 @@ mod tests {
             let scenario = Scenario::find(name).unwrap();
             assert!(!scenario.expect.is_empty(), "{name}");
             assert!(scenario.steps().iter().all(|step| step.at <= scenario.duration), "{name}");
+            assert!(scenario.reload.iter().all(|reload| reload.at <= scenario.duration), "{name}");
+            let begins = scenario.traffic.iter().filter_map(|stream| stream.from);
+            assert!(begins.into_iter().all(|from| from < scenario.duration), "{name}");
             assert!(scenario.clone().shortened().duration <= scenario.duration);
         }
     }
@@ -338,6 +341,29 @@ mod tests {
             assert!(error.starts_with(told), "{error}");
         }
         assert!(Scenario::find("no-such").unwrap_err().contains("failing-500"));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_told_with_its_line() {
+        let text = "about = \"x\"\nduration = \"9s\"\n[[traffic]]\nrate = 1\nname = \"a\"\n\
+            client = \"shop\"\n[[timeline]]\nat = \"1s\"\nvendor = \"apns\"\n\
+            set = { mode = \"failing\" }\n[[reload]]\nat = \"2s\"\nprovider = \"apns\"\n\
+            keys = 'x = 1'\n[[expect]]\ntraffic = \"a\"\nfigure = \"sent_p99_times\"\n";
+        assert!(Scenario::parse(text, "f").is_ok());
+        for (old, new, told) in [
+            ("\"shop\"", "\"a shop\"", "f:6: \"a shop\" is no client's name"),
+            ("\"shop\"", "\"bench\"", "f:6: the client \"bench\" is the bench's own"),
+            ("name = \"a\"", "priority = \"low\"", "f:5: unknown variant `low`"),
+            ("at = \"1s\"", "at = \"0s\"", "f:17: nothing to compare with"),
+            ("'x = 1'", "'x = '", "f:14: not TOML"),
+            ("traffic = \"a\"", "traffic = \"b\"", "f:16: unknown traffic \"b\"; there is a"),
+            ("sent_p99_times", "calls", "f:16: this figure is not of messages"),
+            ("traffic = \"a\"", "from = 3", "f:16: invalid type"),
+            ("sent_p99_times\"", "sent_p99_ms\"\nbaseline_to = \"1s\"", "f:17: this figure has no"),
+        ] {
+            let error = Scenario::parse(&text.replace(old, new), "f").unwrap_err();
+            assert!(error.starts_with(told), "{error}");
+        }
     }
 
     #[test]
