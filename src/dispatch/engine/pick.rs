@@ -568,7 +568,11 @@ impl<'a> Table<'a> {
         let plan = self.plan(at, shape);
         let track = self.deliveries.stubs[at].track.as_ref();
         let tried = track.is_some_and(|track| !track.tried.is_empty());
-        let Some(first) = plan.order.first().copied() else {
+        // In panic each key that is out takes its own canary, and not the best one alone:
+        // nobody knows which vendor is back first.
+        let here = |n: &u8| shape.candidates[usize::from(*n)].provider == provider;
+        let own = plan.order.iter().copied().find(|n| plan.panic && here(n));
+        let Some(first) = own.or(plan.order.first().copied()) else {
             if tried {
                 return Some(Turn::EndRound);
             }
