@@ -161,6 +161,8 @@ fn system_utc() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop_assert, proptest};
+
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -177,6 +179,29 @@ mod tests {
             let next = start.advance(start.instant + S, system);
             assert_eq!(next.utc, start.utc + S);
             assert!(next.held_back);
+        }
+    }
+
+    proptest! {
+        /// Invariant 24: whatever the system's clock does, what is loaded lives as long as
+        /// it was to live, to a tenth.
+        #[test]
+        fn steps_of_the_system_clock_make_no_time(
+            steps in proptest::collection::vec((1u64..5_000, -100_000_000i64..100_000_000), 1..60),
+        ) {
+            let start = reading();
+            let (mut clock, mut instant, mut system) = (start, start.instant, start.utc);
+            for (passed_ms, step_ms) in steps {
+                let passed = Duration::from_millis(passed_ms);
+                let step = Duration::from_millis(step_ms.unsigned_abs());
+                instant += passed;
+                system = if step_ms < 0 { system.saturating_sub(step) } else { system + step };
+                let next = clock.advance(instant, system + passed);
+                prop_assert!(next.utc >= clock.utc, "it never goes back");
+                prop_assert!(next.utc - clock.utc <= passed.mul_f64(1.11));
+                prop_assert!(next.utc - clock.utc >= passed.mul_f64(0.89));
+                clock = next;
+            }
         }
     }
 

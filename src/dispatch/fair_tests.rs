@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 use pushyard_providers::{Priority, Push};
 
 use super::{End, Lanes};
@@ -105,6 +106,35 @@ fn each_of_n_clients_with_work_gets_at_least_nine_tenths_of_its_share() {
         for client in 0..clients {
             let got = counts.get(&client).copied().unwrap_or(0);
             assert!(got >= share, "client {client} of {clients} got {got}, not {share}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    /// Invariant 17, whatever lanes and priorities the clients' work has, and whoever
+    /// floods.
+    #[test]
+    fn no_client_with_work_gets_less_than_its_share(
+        clients in 2u16..30,
+        flood in 0usize..3000,
+        kinds in proptest::collection::vec((0u8..4, proptest::bool::ANY), 1..20),
+    ) {
+        let mut queue = Queue::new();
+        let each = 1000 / usize::from(clients) * 2 + 50;
+        let mut kinds = kinds.iter().cycle();
+        for client in 0..clients {
+            for _ in 0..each + if client == 0 { flood } else { 0 } {
+                let (route, high) = kinds.next().expect("a cycle does not end");
+                let priority = if *high { Priority::High } else { Priority::Normal };
+                queue.push(client, priority, &format!("route-{route}"), NOW);
+            }
+        }
+        let counts = queue.counts(1000, |queue, at| queue.deliveries.message_of(at).client.0);
+        for client in 0..clients {
+            let got = counts.get(&client).copied().unwrap_or(0);
+            prop_assert!(got >= 900 / usize::from(clients), "client {client} got {got}");
         }
     }
 }
