@@ -105,7 +105,7 @@ impl Board {
             key.untimed_throttles = 0;
             key.meter.record(now);
             if let Some(ramp) = &mut key.ramp {
-                ramp.accepted();
+                ramp.accepted(now);
             }
             let change = key.health.success(permit.is_canary(n), elapsed, now);
             self.note(*index, change);
