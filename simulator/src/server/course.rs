@@ -69,7 +69,7 @@ impl<V: Vendor> World<V> {
         if let Act::Answer(answer) | Act::AnswerAndGoaway(answer, _) = &mut verdict.act {
             date(answer, &behaviour, now_ms);
         }
-        if verdict.probe {
+        if verdict.probe || (faulty && self.vendor.is_dry_run(body)) {
             Counts::add(&station.counts.probes);
         }
         station.log.keep(now_ms, flight.connection, head, &body.bytes);

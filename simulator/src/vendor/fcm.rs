@@ -253,6 +253,10 @@ impl Vendor for Fcm {
         self.judge_message(&call)
     }
 
+    fn is_dry_run(&self, body: &super::Body) -> bool {
+        fcm_message::read(&body.bytes).is_ok_and(|message| message.validate_only)
+    }
+
     fn fault(&self, fault: Fault, head: &request::Parts, _now_ms: u64) -> Answer {
         if is_tokens(head.uri.path()) {
             return OAuth::fault(fault, head);

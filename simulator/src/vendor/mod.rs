@@ -77,6 +77,11 @@ pub(crate) trait Vendor: Send + Sync + 'static {
         false
     }
 
+    /// Whether a request asks for nothing to be sent, whatever it is answered.
+    fn is_dry_run(&self, _body: &Body) -> bool {
+        false
+    }
+
     /// Says what becomes of a request.
     fn judge(
         &self,
