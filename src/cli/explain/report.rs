@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cli::send::report::{Unresolved, Warning};
 use crate::cli::ui::{self, Ui};
 use crate::clock::Utc;
 
@@ -115,20 +116,6 @@ struct Excluded {
     reason: String,
     detail: String,
     until: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Unresolved {
-    user: String,
-    reason: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Warning {
-    pointer: String,
-    detail: String,
 }
 
 impl Report {

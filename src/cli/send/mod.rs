@@ -8,7 +8,7 @@
 mod batch;
 mod content;
 mod recipient;
-mod report;
+pub(in crate::cli) mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -74,16 +74,16 @@ struct Attempt {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Unresolved {
-    user: String,
-    reason: String,
+pub(in crate::cli) struct Unresolved {
+    pub(in crate::cli) user: String,
+    pub(in crate::cli) reason: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Warning {
-    pointer: String,
-    detail: String,
+pub(in crate::cli) struct Warning {
+    pub(in crate::cli) pointer: String,
+    pub(in crate::cli) detail: String,
 }
 
 impl Report {
