@@ -283,40 +283,53 @@ impl List {
     }
 }
 
-/// All stubs; freed places are used again.
+/// All stubs; freed places are used again. In chunks, because one vector would be
+/// copied whole when it grows: 40 MB at a million, while everything waits.
 #[derive(Debug, Default)]
 pub(super) struct Stubs {
-    all: Vec<Stub>,
+    chunks: Vec<Vec<Stub>>,
     free: Vec<u32>,
 }
+
+/// Stubs in a chunk: 160 KiB.
+const CHUNK: usize = 4096;
 
 impl std::ops::Index<StubRef> for Stubs {
     type Output = Stub;
 
     fn index(&self, at: StubRef) -> &Stub {
-        &self.all[at.0 as usize]
+        &self.chunks[at.0 as usize / CHUNK][at.0 as usize % CHUNK]
     }
 }
 
 impl std::ops::IndexMut<StubRef> for Stubs {
     fn index_mut(&mut self, at: StubRef) -> &mut Stub {
-        &mut self.all[at.0 as usize]
+        &mut self.chunks[at.0 as usize / CHUNK][at.0 as usize % CHUNK]
     }
 }
 
 impl Stubs {
     fn insert(&mut self, stub: Stub) -> StubRef {
-        match self.free.pop() {
-            Some(at) => {
-                self.all[at as usize] = stub;
-                StubRef(at)
-            }
+        if let Some(at) = self.free.pop().map(StubRef) {
+            self[at] = stub;
+            return at;
+        }
+        // max_unsettled keeps this far below 2^32.
+        let at = StubRef(self.len() as u32);
+        match self.chunks.last_mut().filter(|last| last.len() < CHUNK) {
+            Some(last) => last.push(stub),
             None => {
-                // max_unsettled keeps this far below 2^32.
-                self.all.push(stub);
-                StubRef(self.all.len() as u32 - 1)
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.push(stub);
+                self.chunks.push(chunk);
             }
         }
+        at
+    }
+
+    /// Places, free ones among them.
+    fn len(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
     }
 
     /// The one behind in its list.
@@ -357,7 +370,7 @@ impl Deliveries {
 
     /// Whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
-        self.stubs.all.len() == self.stubs.free.len()
+        self.stubs.len() == self.stubs.free.len()
             && self.entries.len() == self.free.len()
             && self.by_id.is_empty()
             && self.expiry.is_empty()
@@ -609,7 +622,7 @@ impl Deliveries {
             let live = !matches!(stub.place, Place::Free | Place::Settled | Place::Flight);
             live && stub.track.is_some()
         };
-        self.stubs.all.iter().filter(tried).count() as u64
+        self.stubs.chunks.iter().flatten().filter(tried).count() as u64
     }
 
     /// The next moment at which `due` or `expired` has something.

@@ -48,6 +48,16 @@ struct Class {
     list: List,
     /// Newest deliveries since the last oldest one.
     fresh_in_row: u8,
+    /// So many at the head have been called up: their turn has come and is counted,
+    /// and their bodies were read back for it.
+    called: u32,
+}
+
+impl Class {
+    /// Whether it is the next of those that have been called up.
+    fn is_called(&self, at: StubRef) -> bool {
+        self.called > 0 && self.list.first() == Some(at)
+    }
 }
 
 impl Classes {
@@ -268,6 +278,10 @@ impl Lanes {
         match end {
             End::Back => class.list.push_back(&mut deliveries.stubs, at),
             End::Front => class.list.push_front(&mut deliveries.stubs, at),
+            End::Called => {
+                class.list.push_front(&mut deliveries.stubs, at);
+                class.called += 1;
+            }
         }
         let lane_shape = lane.shape.clone();
         for provider in providers(&lane_shape) {
@@ -282,7 +296,9 @@ impl Lanes {
         let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let shape = deliveries.stubs[at].shape;
         let lane = self.lane_mut(shape);
-        lane.classes(client).class(priority).list.remove(&mut deliveries.stubs, at);
+        let class = lane.classes(client).class(priority);
+        class.called -= u32::from(class.is_called(at));
+        class.list.remove(&mut deliveries.stubs, at);
         let lane_shape = lane.shape.clone();
         for provider in providers(&lane_shape) {
             self.turns[provider.at()].waiting -= 1;
@@ -359,12 +375,15 @@ impl Lanes {
             return None;
         }
         let class = classes.class(classes.turn());
-        let oldest = class.list.first()?;
-        let waited = now.since(deliveries.not_before(oldest));
+        let first = class.list.first()?;
+        if class.is_called(first) {
+            return Some(first);
+        }
+        let waited = now.since(deliveries.not_before(first));
         if waited > BACKLOG && class.fresh_in_row < FRESH_SHARE {
             class.list.last()
         } else {
-            Some(oldest)
+            Some(first)
         }
     }
 
@@ -376,8 +395,20 @@ impl Lanes {
         at: StubRef,
         provider: ProviderIndex,
     ) {
+        self.count(deliveries, at);
+        let client = deliveries.message_of(at).client;
+        self.remove(deliveries, at);
+        self.charge(provider, client);
+    }
+
+    /// A delivery that `next` named has its turn among its client's: at once, or by
+    /// being called up.
+    pub(super) fn count(&mut self, deliveries: &Deliveries, at: StubRef) {
         let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let classes = self.lane_mut(deliveries.stubs[at].shape).classes(client);
+        if classes.class(priority).is_called(at) {
+            return;
+        }
         classes.high_in_row = match priority {
             Priority::High => classes.high_in_row.saturating_add(1),
             Priority::Normal => 0,
@@ -385,8 +416,6 @@ impl Lanes {
         let class = classes.class(priority);
         class.fresh_in_row =
             if class.list.first() == Some(at) { 0 } else { class.fresh_in_row.saturating_add(1) };
-        self.remove(deliveries, at);
-        self.charge(provider, client);
     }
 
     /// One of the client's calls at the provider. Its next one comes from another
@@ -442,6 +471,9 @@ pub(super) enum End {
     Back,
     /// Before them: it had its turn already.
     Front,
+    /// Before them, and next whatever is fresher: its body was read back because its
+    /// turn had come.
+    Called,
 }
 
 /// The providers of a shape, each once.

@@ -162,6 +162,21 @@ fn the_oldest_goes_first_until_it_has_waited_for_half_a_minute() {
 }
 
 #[test]
+fn one_that_was_called_up_goes_next_whatever_is_fresher_and_has_had_its_turn() {
+    let mut queue = Queue::new();
+    let all: Vec<StubRef> = (0..8).map(|_| queue.push(0, Priority::High, "default", NOW)).collect();
+    let late = NOW.plus(Duration::from_secs(31));
+    let next = queue.lanes.next(&queue.deliveries, PROVIDER, late, &mut |_, _| true);
+    assert_eq!(next, Some(all[7]));
+    queue.lanes.count(&queue.deliveries, all[7]);
+    queue.lanes.remove(&mut queue.deliveries, all[7]);
+    let fresh = queue.push(0, Priority::High, "default", NOW);
+    queue.lanes.push(&mut queue.deliveries, all[7], End::Called);
+    let order: Vec<StubRef> = (0..5).filter_map(|_| queue.take(late)).collect();
+    assert_eq!(order, [all[7], fresh, all[6], all[0], all[5]]);
+}
+
+#[test]
 fn a_lane_that_is_always_full_does_not_hide_another_of_the_same_client() {
     let mut queue = Queue::new();
     for _ in 0..1000 {

@@ -340,20 +340,28 @@ impl Engine {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let waiting = self.loading.remove(&id).unwrap_or_default();
+        let waiting = self.loading.take(id);
         if let (Some(body), Some(entry)) = (body, self.deliveries.find(id))
             && self.deliveries.entry(entry).body.is_none()
         {
-            // Kept whatever the cache holds: it was read because its turn has come.
+            // Kept whatever the cache holds, if its turn has come.
             self.bodies += weight(body);
             self.deliveries.entry_mut(entry).body = Some(body.clone());
         }
+        let mut stale = None;
         for at in waiting {
+            let is_stale = self.is_stale(at);
+            stale = stale.or(is_stale.then_some(at));
             self.deliveries.stubs[at].place = Place::Nowhere;
             match body {
-                Some(_) => self.enter(at, End::Front, now),
+                Some(_) if is_stale => self.enter(at, End::Back, now),
+                Some(_) => self.enter(at, End::Called, now),
                 None => self.settle(at, State::Failed, Some(Reason::Internal), now, effects),
             }
+        }
+        if let Some(at) = stale.filter(|_| body.is_some()) {
+            self.freshen_siblings(at, now);
+            self.release_body(at);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::deliveries::{Place, StubRef};
 use super::super::fair::End;
-use super::{Effect, Engine, MAX_LOADING};
+use super::{Effect, Engine};
 use crate::clock::Now;
 use crate::routing::Pass;
 
@@ -54,7 +54,7 @@ impl Engine {
         let tried = stub.track.as_ref().is_some_and(|track| track.last_tried);
         let due = self.deliveries.not_before(at) <= now.utc;
         // Those that were planned before a reload are planned anew first.
-        let stale = self.lanes.lane(stub.shape).is_stale();
+        let stale = self.is_stale(at);
         if tried || stale || !due || self.is_paused(at) || self.deliveries.uncertain(at) {
             return false;
         }
@@ -69,9 +69,9 @@ impl Engine {
         }
         if self.deliveries.message_of(at).body.is_none() {
             // One that waits for a time keeps it: its body is rarely needed.
-            let reads = may_read && place == Place::Lane && self.loading.len() < MAX_LOADING;
+            let reads = may_read && place == Place::Lane && !self.loading.is_full();
             if reads {
-                self.read_back(at, effects);
+                self.read_back(at, None, effects);
             }
             return reads;
         }

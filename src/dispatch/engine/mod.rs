@@ -18,6 +18,7 @@ mod fan;
 mod gone;
 mod intake;
 mod last_try;
+mod loading;
 mod operate;
 mod pick;
 mod probe;
@@ -55,9 +56,6 @@ use crate::model::{
 };
 use crate::routing::{Board, Candidate, Catalog, Permit, ProviderIndex, Remembered, Window};
 use crate::store::{Health, Record};
-
-/// Bodies being read back at once.
-const MAX_LOADING: usize = 64;
 
 /// Lanes are looked at this often whatever happens: a wake-up that was missed
 /// must not strand anyone.
@@ -102,7 +100,7 @@ pub struct Engine {
     waiters: HashMap<MessageId, Vec<Token>>,
     /// Cancellations of messages that are on disk, which the engine has not heard yet.
     early: Vec<(Token, MessageId, Vec<u16>)>,
-    loading: HashMap<MessageId, Vec<StubRef>>,
+    loading: loading::Loading,
     /// What is wanted of settled deliveries whose records are being looked up.
     inquiries: HashMap<DeliveryId, Vec<recall::Inquiry>>,
     suspects: suspects::Suspects,
@@ -218,7 +216,7 @@ impl Engine {
             oldest_accept: None,
             waiters: HashMap::new(),
             early: Vec::new(),
-            loading: HashMap::new(),
+            loading: loading::Loading::new(providers),
             inquiries: HashMap::new(),
             suspects: suspects::Suspects::default(),
             held_gone: HashMap::new(),
@@ -521,9 +519,7 @@ impl Engine {
             }
             Place::Loading => {
                 let id = self.deliveries.message_of(at).id;
-                if let Some(waiting) = self.loading.get_mut(&id) {
-                    waiting.retain(|other| *other != at);
-                }
+                self.loading.remove(id, at);
             }
             Place::Flight => self.collapse.land(at),
             Place::Nowhere | Place::Held | Place::Suspect | Place::Settled | Place::Free => {}
@@ -717,7 +713,8 @@ impl Flight {
 /// What a body weighs in memory, roughly.
 fn weight(body: &Body) -> u64 {
     const MESSAGE: usize = 512;
-    const RECIPIENT: usize = 256;
+    // Itself, and one address of one value.
+    const RECIPIENT: usize = 320;
     let message = body.message();
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let push = &message.push;
@@ -730,5 +727,8 @@ fn weight(body: &Body) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "stall_tests.rs"]
+mod backlog_tests;
+#[cfg(test)]
 mod stall_tests;
+#[cfg(test)]
+mod testing;

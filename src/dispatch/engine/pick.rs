@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::super::collapse::Age;
 use super::super::deliveries::{Deliveries, List, Place, StubRef, Track};
 use super::super::fair::End;
-use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, MAX_LOADING, Order};
+use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, Order};
 use crate::clock::Now;
 use crate::model::{Body, Durability, OnAmbiguous, PassedOver, Reason, State};
 use crate::routing::{
@@ -78,7 +78,10 @@ impl Engine {
                     self.tell_passed_over(at, to, passed_over, effects);
                     self.assign(at, candidate, pass, End::Back, now, effects);
                 }
-                Turn::Read => self.read_back(at, effects),
+                Turn::Read => {
+                    self.lanes.count(&self.deliveries, at);
+                    self.read_back(at, Some(provider), effects);
+                }
                 Turn::Wait(until) => {
                     self.take_out(at);
                     self.rest(at, until, now);
@@ -119,7 +122,9 @@ impl Engine {
             ready,
             saturated: &saturated,
             turns,
-            loading_full: loading.len() >= MAX_LOADING,
+            // No more than may go: what is read stays in memory until it does.
+            loading_full: loading.is_full()
+                || loading.drawn_at(provider) >= most_ready(board, provider, now.instant),
             rng,
             now,
         };
@@ -219,7 +224,7 @@ impl Engine {
                 let queue = &mut self.ready[provider.at()];
                 match end {
                     End::Back => queue.push_back(&mut self.deliveries.stubs, at),
-                    End::Front => queue.push_front(&mut self.deliveries.stubs, at),
+                    End::Front | End::Called => queue.push_front(&mut self.deliveries.stubs, at),
                 }
             }
             Began::NoPermit | Began::Closed => self.enter(at, End::Front, now),
@@ -458,15 +463,19 @@ impl Engine {
         question(&mut table, &shape)
     }
 
-    pub(super) fn read_back(&mut self, at: StubRef, effects: &mut Vec<Effect>) {
+    /// Has a delivery's body read; `drawn_at` says at whose turn it was drawn.
+    pub(super) fn read_back(
+        &mut self,
+        at: StubRef,
+        drawn_at: Option<ProviderIndex>,
+        effects: &mut Vec<Effect>,
+    ) {
         self.take_out(at);
         self.deliveries.stubs[at].place = Place::Loading;
         let id = self.deliveries.message_of(at).id;
-        let waiting = self.loading.entry(id).or_default();
-        if waiting.is_empty() {
+        if self.loading.add(id, at, drawn_at) {
             effects.push(Effect::Read(id));
         }
-        waiting.push(at);
     }
 
     /// A delivery waits for a moment.
@@ -533,10 +542,14 @@ impl Engine {
 /// Whether another delivery may be assigned to the provider. A provider whose
 /// breaker is not closed queues nothing: canaries go one by one.
 fn room(board: &Board, ready: &[List], provider: ProviderIndex, now: Instant) -> bool {
-    let queued = ready[provider.at()].len() as u32;
+    ready[provider.at()].len() < most_ready(board, provider, now)
+}
+
+/// Deliveries that may wait for a permit of the provider, assigned to it.
+fn most_ready(board: &Board, provider: ProviderIndex, now: Instant) -> usize {
     let pace = board.lane(provider).settings.rate.map_or(f64::MAX, |rate| rate.per_second);
     let most = board.allowed(provider, now).min(pace as u32) / READY_SHARE;
-    queued < most.max(1)
+    most.max(1) as usize
 }
 
 /// Everything that decides whose turn it is, borrowed together.

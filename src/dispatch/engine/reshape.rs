@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::super::deliveries::StubRef;
+use super::super::deliveries::{Place, StubRef};
 use super::super::fair::End;
 use super::super::{Limits, Settings};
 use super::gone::still_gone;
-use super::{Effect, Engine, MAX_LOADING, probe};
+use super::{Effect, Engine, probe};
 use crate::clock::Now;
 use crate::model::{Body, EventKinds};
 use crate::routing::{Catalog, ProviderIndex};
@@ -48,6 +48,7 @@ impl Engine {
         let providers = self.catalog.providers.len();
         self.board.reconfigure(&self.catalog, changed, now.instant);
         self.lanes.grow(providers);
+        self.loading.grow(providers);
         self.ready.resize(providers, super::List::default());
         self.dirty.resize(providers, true);
         self.silences.resize(providers, super::stall::Silence::default());
@@ -76,10 +77,10 @@ impl Engine {
     /// Plans a delivery anew that was planned before the last change, if its body
     /// is at hand. It must be in no list.
     pub(super) fn freshen(&mut self, at: StubRef, body: Option<&Arc<Body>>, now: Now) {
-        let old = self.deliveries.stubs[at].shape;
-        if !self.lanes.lane(old).is_stale() {
+        if !self.is_stale(at) {
             return;
         }
+        let old = self.deliveries.stubs[at].shape;
         let entry = self.deliveries.message_of(at);
         let Some(body) = body.or(entry.body.as_ref()).cloned() else { return };
         let recipient = &body.message().recipients[usize::from(self.deliveries.stubs[at].n)];
@@ -92,6 +93,21 @@ impl Engine {
         self.lanes.leave(old);
     }
 
+    /// Whether a delivery was planned before the last change.
+    pub(super) fn is_stale(&self, at: StubRef) -> bool {
+        self.lanes.lane(self.deliveries.stubs[at].shape).is_stale()
+    }
+
+    /// Those of a delivery's message that wait in stale lanes, as its body is at hand.
+    pub(super) fn freshen_siblings(&mut self, at: StubRef, now: Now) {
+        for at in self.deliveries.of_message(self.deliveries.stubs[at].message) {
+            if self.deliveries.stubs[at].place == Place::Lane && self.is_stale(at) {
+                self.take_out(at);
+                self.enter(at, End::Back, now);
+            }
+        }
+    }
+
     /// Some of those that wait in stale lanes. Returns whether more do.
     pub(super) fn freshen_some(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
         for _ in 0..AT_ONCE {
@@ -99,8 +115,8 @@ impl Engine {
             if self.deliveries.message_of(at).body.is_some() {
                 self.take_out(at);
                 self.enter(at, End::Back, now);
-            } else if self.loading.len() < MAX_LOADING {
-                self.read_back(at, effects);
+            } else if !self.loading.is_full() {
+                self.read_back(at, None, effects);
             } else {
                 // The next read that comes back goes on.
                 return false;

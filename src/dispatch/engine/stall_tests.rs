@@ -1,174 +1,13 @@
 //! What the engine does by time alone: silence, and lives that end in an outage;
 //! with time moved by hand.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pushyard_providers::{Answer, Outcome, Part, Push};
+use pushyard_providers::{Answer, Outcome, Part};
 
+use super::testing::{House, MS};
 use super::*;
-use crate::clock::Clock;
-use crate::dispatch::Token;
-use crate::model::{IdGenerator, Message, OnAmbiguous};
-use crate::routing::testing::{catalog, recipient, settings};
-use crate::routing::{Balance, Cause, Member, Route, Status};
-
-const MS: Duration = Duration::from_millis(1);
-const VENDOR: ProviderIndex = ProviderIndex(0);
-
-/// An engine with one provider, and what it did so far.
-struct House {
-    engine: Engine,
-    now: Now,
-    began: Instant,
-    ids: IdGenerator,
-    rng: StdRng,
-    /// When the vendor was heard.
-    heard: Instant,
-    told: Instant,
-    /// It answers when it is asked for a sign of life.
-    lives: bool,
-    /// In milliseconds since the beginning.
-    sounds: Vec<u64>,
-    cuts: Vec<(u64, AttemptId, Part)>,
-    calls: Vec<AttemptId>,
-    written: u64,
-    submitted: u64,
-    on_ambiguous: OnAmbiguous,
-}
-
-impl House {
-    fn new() -> Self {
-        let now = Clock::default().now();
-        let tiers = vec![vec![Member { provider: VENDOR, weight: 1.0 }]];
-        let route = Route { name: "default".into(), tiers, balance: Balance::LeastLatency };
-        let catalog = Arc::new(catalog(vec![settings("vendor")], vec![route]));
-        let engine = Engine::new(catalog, Settings::default(), Limits::default(), now, 7);
-        let mut house = Self {
-            engine,
-            now,
-            began: now.instant,
-            ids: IdGenerator::default(),
-            rng: StdRng::seed_from_u64(7),
-            heard: now.instant,
-            told: now.instant,
-            lives: false,
-            sounds: Vec::new(),
-            cuts: Vec::new(),
-            calls: Vec::new(),
-            written: 0,
-            submitted: 0,
-            on_ambiguous: OnAmbiguous::Resend,
-        };
-        house.listen();
-        house
-    }
-
-    fn ms(&self) -> u64 {
-        self.now.instant.duration_since(self.began).as_millis() as u64
-    }
-
-    fn on(&mut self, event: Event) {
-        let mut effects = Vec::new();
-        self.engine.on(event, self.now, &mut effects);
-        self.engine.pump(self.now, &mut effects);
-        let mut wrote = false;
-        for effect in effects {
-            match effect {
-                Effect::Write(_) => {
-                    self.written += 1;
-                    wrote = true;
-                }
-                Effect::Call(order) => self.calls.push(order.attempt),
-                Effect::Sound(_) => {
-                    self.sounds.push(self.ms());
-                    if self.lives {
-                        self.heard = self.now.instant + MS;
-                    }
-                }
-                Effect::Cut(attempt, part) => self.cuts.push((self.ms(), attempt, part)),
-                Effect::Accepted(_)
-                | Effect::Rejected(..)
-                | Effect::Cancelled(..)
-                | Effect::Settled(_)
-                | Effect::Read(_)
-                | Effect::Look(_)
-                | Effect::Received(..)
-                | Effect::Replayed(..)
-                | Effect::Operated(..)
-                | Effect::Catalog(_)
-                | Effect::Probe(_)
-                | Effect::Tell(_) => {}
-            }
-        }
-        if wrote {
-            self.on(Event::Flushed(self.written));
-        }
-    }
-
-    fn listen(&mut self) {
-        self.told = self.now.instant;
-        self.on(Event::Heard(VENDOR, self.heard));
-    }
-
-    /// A push comes and is called at once.
-    fn push(&mut self) -> AttemptId {
-        let before = self.calls.len();
-        self.submit(Duration::from_secs(3600));
-        assert_eq!(self.calls.len(), before + 1, "called at once");
-        self.calls[before]
-    }
-
-    /// A push comes that is worth so much time.
-    fn submit(&mut self, ttl: Duration) {
-        self.submitted += 1;
-        let message = Message {
-            id: self.ids.next(self.now.utc, &mut self.rng),
-            client: "client".into(),
-            route: "default".into(),
-            deliver_at: None,
-            ttl,
-            on_ambiguous: self.on_ambiguous,
-            durability: Durability::Disk,
-            push: Push::default(),
-            recipients: vec![recipient(&[("token", "")])],
-            metadata: Default::default(),
-            trace: None,
-            idempotency: None,
-            warnings: Vec::new(),
-            unresolved: Vec::new(),
-        };
-        self.on(Event::Submitted(Token(self.submitted), Body::new(message)));
-    }
-
-    /// Time passes as the driver lets it: it wakes when the engine wants to, and
-    /// four times a second.
-    fn pass(&mut self, time: Duration) {
-        let until = self.now.instant + time;
-        while self.now.instant < until {
-            let wake = self.engine.wake_at(self.now).min(self.told + 250 * MS).min(until);
-            self.now = self.now.plus(wake.max(self.now.instant + MS) - self.now.instant);
-            self.listen();
-            self.on(Event::Tick);
-        }
-    }
-
-    fn answer(&mut self, attempt: AttemptId, outcome: Outcome) {
-        self.heard = self.now.instant;
-        self.on(Event::Answered(attempt, Answer::new(outcome)));
-    }
-
-    fn status(&self) -> Status {
-        self.engine.board.key_at(self.engine.board.lane(VENDOR).key).health.status()
-    }
-
-    fn ejected(&self) -> bool {
-        matches!(self.status(), Status::Ejected { cause: Cause::Stall, .. })
-    }
-
-    fn cut_at(&self) -> Vec<u64> {
-        self.cuts.iter().map(|(at, ..)| *at).collect()
-    }
-}
+use crate::model::OnAmbiguous;
 
 #[test]
 fn three_attempts_in_silence_eject_the_vendor_and_are_cut() {
@@ -283,18 +122,6 @@ fn a_vendor_that_shows_no_bytes_is_never_stalled() {
     assert!(house.cuts.is_empty() && house.sounds.is_empty() && !house.ejected());
 }
 
-/// Nothing is usable, and a canary has just failed.
-fn outage() -> House {
-    let mut house = House::new();
-    for attempt in [0; 5].map(|_| house.push()) {
-        house.answer(attempt, Outcome::Unavailable);
-    }
-    assert!(matches!(house.status(), Status::Ejected { .. }), "{:?}", house.status());
-    house.pass(100 * MS);
-    house.calls.clear();
-    house
-}
-
 /// Lets time pass, and each call fail at once; when a last try was made.
 fn last_tries(house: &mut House, time: Duration) -> Vec<u64> {
     let mut tried = Vec::new();
@@ -313,7 +140,8 @@ fn last_tries(house: &mut House, time: Duration) -> Vec<u64> {
 
 #[test]
 fn in_an_outage_each_delivery_is_tried_once_more_before_its_life_ends() {
-    let mut house = outage();
+    let mut house = House::new();
+    house.outage();
     for _ in 0..3 {
         house.submit(Duration::from_secs(20));
     }
@@ -327,7 +155,8 @@ fn in_an_outage_each_delivery_is_tried_once_more_before_its_life_ends() {
 
 #[test]
 fn a_flood_of_deliveries_that_expire_does_not_flood_the_vendor() {
-    let mut house = outage();
+    let mut house = House::new();
+    house.outage();
     for _ in 0..500 {
         house.submit(Duration::from_secs(4));
     }
@@ -337,7 +166,8 @@ fn a_flood_of_deliveries_that_expire_does_not_flood_the_vendor() {
 
 #[test]
 fn a_canary_is_one_that_may_be_sent_twice_if_there_is_any() {
-    let mut house = outage();
+    let mut house = House::new();
+    house.outage();
     // The first canary may go at once.
     house.submit(Duration::from_secs(3600));
     let ttl = Duration::from_secs(1800);
