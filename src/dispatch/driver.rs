@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use pushyard_providers::{Answer, Call, Outcome, Part, Processed, Written};
+use pushyard_providers::{Answer, Call, Outcome, Processed, Written};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use super::handle::{Cancelled, Command, Received, Reconfigure, Rejected, Replayed};
 use super::tell::tell;
-use super::{AttemptId, Effect, Engine, Event, Fact, Found, Order, Refused, Snapshot, Token, cut};
+use super::{AttemptId, Cut, Effect, Engine, Event, Fact, Found, Order, Refused, Snapshot, Token};
 use crate::clock::{Clock, Now};
 use crate::feedback::Receipts;
 use crate::model::{Body, DeliveryId, MessageId};
@@ -132,7 +132,7 @@ pub struct Driver {
     next_token: u64,
     calls: JoinSet<(AttemptId, Answer)>,
     /// Ends the call of an attempt.
-    cutters: HashMap<AttemptId, oneshot::Sender<Part>>,
+    cutters: HashMap<AttemptId, oneshot::Sender<Cut>>,
     sounds: JoinSet<()>,
     probes: JoinSet<(ProviderIndex, Answer)>,
     reads: JoinSet<(MessageId, Option<Arc<Body>>)>,
@@ -283,9 +283,9 @@ impl Driver {
             Effect::Probe(provider) => self.probe(provider),
             Effect::Sound(provider) => self.sound(provider),
             // One that has ended meanwhile has its answer on the way.
-            Effect::Cut(attempt, part) => {
+            Effect::Cut(attempt, cut) => {
                 let cutter = self.cutters.remove(&attempt);
-                drop(cutter.map(|cutter| cutter.send(part)));
+                drop(cutter.map(|cutter| cutter.send(cut)));
             }
             Effect::Accepted(token) => self.answer(token, Told::Submitted(Ok(()))),
             Effect::Rejected(token, rejected) => {
@@ -420,7 +420,7 @@ impl Driver {
             let answer = tokio::select! {
                 biased;
                 answer = AssertUnwindSafe(call).catch_unwind() => answer,
-                Ok(part) = &mut cut => Ok(stalled(&seen, part)),
+                Ok(cut) = &mut cut => Ok(cut.answer(seen.is_set())),
             };
             let processed = if seen.is_set() { Processed::Maybe } else { Processed::No };
             (attempt, answer.unwrap_or_else(|_| internal(processed)))
@@ -431,10 +431,13 @@ impl Driver {
         let built = self.catalog.provider(index).clone();
         let timeout = built.settings.probe.map_or(Duration::from_secs(3), |probe| probe.timeout);
         self.probes.spawn(async move {
-            let probe = tokio::time::timeout(timeout, built.provider.probe());
-            let answer = probe.await.unwrap_or_else(|_| {
-                Answer::new(Outcome::Unavailable).code("timeout").detail("no answer to the probe")
-            });
+            let probe = AssertUnwindSafe(async { built.provider.probe().await }).catch_unwind();
+            let answer = match tokio::time::timeout(timeout, probe).await {
+                Ok(answer) => answer.unwrap_or_else(|_| internal(Processed::No)),
+                Err(_) => Answer::new(Outcome::Unavailable)
+                    .code("timeout")
+                    .detail("no answer to the probe"),
+            };
             (index, answer)
         });
     }
@@ -489,7 +492,8 @@ impl Driver {
     fn cut(&mut self, events: &mut Vec<Event>) {
         self.calls.abort_all();
         for attempt in self.parts.engine.attempts() {
-            events.push(Event::Answered(attempt, cut()));
+            // A byte may have left.
+            events.push(Event::Answered(attempt, Cut::Shutdown.answer(true)));
         }
     }
 
@@ -552,17 +556,6 @@ fn held(store: &dyn Store, id: DeliveryId) -> Result<Option<Found>, StoreError> 
     let progress = store.progress(id.message())?;
     let progress = progress.into_iter().find(|(n, _)| *n == id.n()).map(|(_, known)| known);
     Ok(Some(Found { body: Body::new(message), progress }))
-}
-
-/// A call that was given up because of the vendor's silence: while it still
-/// waited for a connection, nothing was sent, and that is what was missing.
-fn stalled(written: &Written, part: Part) -> Answer {
-    let answer = if written.is_set() {
-        Answer::new(Outcome::Ambiguous).processed(Processed::Maybe).code("stall")
-    } else {
-        Answer::new(Outcome::Unavailable).processed(Processed::No).code("connect")
-    };
-    answer.about(part).detail("not a byte came from the vendor meanwhile")
 }
 
 /// A fault of ours: before the call nothing was sent, after it nobody knows.

@@ -22,8 +22,8 @@ mod tell;
 
 pub use driver::{Driver, FlushMark, Parts};
 pub use engine::{
-    Asked, AttemptId, BARRED, Barred, Effect, Engine, Event, Explained, Fact, Found, KeyView,
-    Order, ProviderView, QueueView, Reconfigured, Score, Seen, Snapshot, Token, Weighed, cut,
+    Asked, AttemptId, BARRED, Barred, Cut, Effect, Engine, Event, Explained, Fact, Found, KeyView,
+    Order, ProviderView, QueueView, Reconfigured, Score, Seen, Snapshot, Token, Weighed,
 };
 pub use handle::{
     Cancelled, Command, Dispatcher, Received, Reconfigure, Rejected, Replayed, retry_after,

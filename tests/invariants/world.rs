@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use pushyard::clock::{Clock, Now, Utc};
 use pushyard::dispatch::{
-    AttemptId, Effect, Engine, Event, Fact, Operation, Order, Received, Reconfigured, Replayed,
-    Token, Wish, cut,
+    AttemptId, Cut, Effect, Engine, Event, Fact, Operation, Order, Received, Reconfigured,
+    Replayed, Token, Wish,
 };
 use pushyard::model::{Body, DeliveryId, IdGenerator, MessageId, State};
 use pushyard::routing::{Balance, OverrideSpec, ProviderIndex};
 use pushyard::store::{Health, Record};
-use pushyard_providers::{Answer, Outcome, Part};
+use pushyard_providers::{Answer, Outcome};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -710,7 +710,7 @@ impl World {
                 self.soon(5, 3_000, Happening::Probed(self.epoch, provider, answer));
             }
             Effect::Sound(provider) => self.soon(1, 100, Happening::Sounded(provider.at())),
-            Effect::Cut(attempt, part) => self.cut(attempt, &part),
+            Effect::Cut(attempt, cut) => self.cut(attempt, &cut),
             Effect::Tell(Fact::Settled { delivery, state, reason, .. }) => {
                 self.note(&format!("  told {delivery} {state:?} {reason:?}"));
                 self.books.told(delivery, state, reason);
@@ -765,16 +765,16 @@ impl World {
     }
 
     /// The engine gives a call up: only where the vendor has been silent for long.
-    fn cut(&mut self, attempt: AttemptId, part: &Part) {
+    fn cut(&mut self, attempt: AttemptId, cut: &Cut) {
         let Some(calling) = self.calls.get_mut(&attempt) else { return };
         calling.spoken = false;
         self.cuts += 1;
         let at = usize::from(calling.pair.0);
         let stall_after = self.setup.catalog.providers[at].settings.health.stall_after;
         let silent = self.now.instant.saturating_duration_since(self.heard[at]);
-        assert!(silent >= stall_after, "{:?} is cut after {silent:?}", calling.id);
-        let outcome = if calling.written { Outcome::Ambiguous } else { Outcome::Unavailable };
-        let answer = Answer::new(outcome).about(part.clone());
+        let meant = *cut == Cut::Ejected || silent >= stall_after;
+        assert!(meant, "{:?} is cut after {silent:?}", calling.id);
+        let answer = cut.answer(calling.written);
         self.soon(0, 5, Happening::Answer(self.epoch, attempt, answer));
     }
 
@@ -792,7 +792,12 @@ impl World {
         let mut attempts: Vec<AttemptId> = self.engine.attempts();
         attempts.sort_unstable();
         let epoch = self.epoch;
-        self.turn(attempts.into_iter().map(|at| Event::Answered(at, cut())).collect());
+        self.turn(
+            attempts
+                .into_iter()
+                .map(|at| Event::Answered(at, Cut::Shutdown.answer(true)))
+                .collect(),
+        );
         if self.epoch != epoch {
             return;
         }

@@ -1,7 +1,7 @@
 //! An attempt has ended: what it means for the provider, for the delivery, and
 //! what happens next.
 
-use pushyard_providers::{Answer, Outcome, Processed};
+use pushyard_providers::{Answer, Outcome};
 
 use super::super::deliveries::StubRef;
 use super::super::delivery::{Situation, Tried, Verdict, counts, decide};
@@ -411,9 +411,4 @@ impl Engine {
         (progress.state, progress.reason) = (State::Waiting, Some(reason));
         self.write_progress(at, now, effects);
     }
-}
-
-/// An attempt cut because the server ends: a byte may have left.
-pub fn cut() -> Answer {
-    Answer::new(Outcome::Ambiguous).processed(Processed::Maybe).code("shutdown")
 }

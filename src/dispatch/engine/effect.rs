@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pushyard_providers::{Answer, Part};
+use pushyard_providers::{Answer, Outcome, Part, Processed};
 
 use super::super::{Cancelled, Operation, Received, Refused, Rejected, Replayed};
 use super::{Found, Reconfigured};
@@ -19,6 +19,41 @@ pub struct Token(pub u64);
 /// Names an attempt, for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId(pub u64);
+
+/// Why a call is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Its vendor is silent. The silence is about this part.
+    Silence(Part),
+    /// An operator threw its provider out.
+    Ejected,
+    /// The server ends.
+    Shutdown,
+}
+
+impl Cut {
+    /// What a call that was given up ends with: while it still waited for a
+    /// connection nothing was sent, and for a silent vendor that is what was missing.
+    pub fn answer(&self, written: bool) -> Answer {
+        let answer = if written {
+            Answer::new(Outcome::Ambiguous).processed(Processed::Maybe)
+        } else {
+            Answer::new(Outcome::Unavailable).processed(Processed::No)
+        };
+        match self {
+            Self::Silence(part) => answer
+                .about(part.clone())
+                .code(if written { "stall" } else { "connect" })
+                .detail("not a byte came from the vendor meanwhile"),
+            // Nobody's fault: a sample of no key.
+            Self::Ejected => answer
+                .about(Part::Device)
+                .code("ejected")
+                .detail("an operator ejected the provider meanwhile"),
+            Self::Shutdown => answer.code("shutdown"),
+        }
+    }
+}
 
 /// What happened.
 #[derive(Debug)]
@@ -100,9 +135,8 @@ pub enum Effect {
     Settled(Token),
     /// Make this call.
     Call(Box<Order>),
-    /// Give this call up, about whose silence as the part says. What its answer
-    /// is depends on whether a byte had left; it comes as [`Event::Answered`].
-    Cut(AttemptId, Part),
+    /// Give this call up. Its answer is [`Cut::answer`]; it comes as [`Event::Answered`].
+    Cut(AttemptId, Cut),
     /// Ask this provider for a sign of life.
     Sound(ProviderIndex),
     /// Read this message back.

@@ -36,8 +36,7 @@ use pushyard_providers::Part;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub use answer::cut;
-pub use effect::{AttemptId, Effect, Event, Fact, Order, Token};
+pub use effect::{AttemptId, Cut, Effect, Event, Fact, Order, Token};
 pub use explain::{Asked, BARRED, Barred, Explained, Score, Seen, Weighed};
 pub use recall::Found;
 pub use reshape::Reconfigured;
@@ -712,7 +711,8 @@ impl Flight {
 
 /// What a body weighs in memory, roughly.
 fn weight(body: &Body) -> u64 {
-    const MESSAGE: usize = 512;
+    // Itself, its labels, and what two vendors' payloads need beside the text.
+    const MESSAGE: usize = 1536;
     // Itself, and one address of one value.
     const RECIPIENT: usize = 320;
     let message = body.message();
@@ -728,6 +728,8 @@ fn weight(body: &Body) -> u64 {
 
 #[cfg(test)]
 mod backlog_tests;
+#[cfg(test)]
+mod parts_tests;
 #[cfg(test)]
 mod stall_tests;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::fair::End;
 use super::super::{Operation, Refused, Wish};
-use super::{AfterFlush, Effect, Engine, Place, Token};
+use super::{AfterFlush, AttemptId, Cut, Effect, Engine, Place, Token};
 use crate::clock::{Now, Utc};
 use crate::routing::{Catalog, Hold, OverrideSpec, Overrides, ProviderIndex, Route};
 use crate::store::Record;
@@ -103,7 +103,25 @@ impl Engine {
             }
         };
         self.set_hold(provider, hold, now, effects);
+        if wish == Wish::Eject {
+            self.cut_calls(provider, effects);
+        }
         Ok(())
+    }
+
+    /// The calls in flight at a provider are given up. Those whose intent is still being
+    /// written are not made: a hold closes every key.
+    fn cut_calls(&mut self, provider: ProviderIndex, effects: &mut Vec<Effect>) {
+        let mut cut: Vec<AttemptId> = Vec::new();
+        for (attempt, flight) in &mut self.flights {
+            let called = flight.called.is_some() && !flight.cut;
+            if called && flight.candidate.provider == provider {
+                flight.cut = true;
+                cut.push(*attempt);
+            }
+        }
+        cut.sort_unstable();
+        effects.extend(cut.into_iter().map(|attempt| Effect::Cut(attempt, Cut::Ejected)));
     }
 
     fn set_hold(

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use pushyard_providers::Part;
 
-use super::{AttemptId, Effect, Engine};
+use super::{AttemptId, Cut, Effect, Engine};
 use crate::clock::Now;
 use crate::routing::ProviderIndex;
 
@@ -105,7 +105,7 @@ impl Engine {
                 flight.cut = true;
             }
             let part = if n == 0 || stalled { Part::Provider } else { Part::Device };
-            effects.push(Effect::Cut(attempt, part));
+            effects.push(Effect::Cut(attempt, Cut::Silence(part)));
         }
     }
 

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use pushyard_providers::{Answer, Outcome, Part};
+use pushyard_providers::{Outcome, Part};
 
 use super::testing::{House, MS};
 use super::*;
+use crate::dispatch::{Operation, Wish};
 use crate::model::OnAmbiguous;
+use crate::routing::Status;
 
 #[test]
 fn three_attempts_in_silence_eject_the_vendor_and_are_cut() {
@@ -24,8 +26,8 @@ fn three_attempts_in_silence_eject_the_vendor_and_are_cut() {
     // They are cut once, whatever their answers need to arrive.
     house.pass(3000 * MS);
     assert_eq!(house.cuts.len(), 3);
-    for (_, attempt, part) in house.cuts.clone() {
-        house.on(Event::Answered(attempt, Answer::new(Outcome::Ambiguous).about(part)));
+    for (_, attempt, cut) in house.cuts.clone() {
+        house.on(Event::Answered(attempt, cut.answer(true)));
     }
     assert!(house.ejected());
 }
@@ -54,8 +56,8 @@ fn two_attempts_have_a_second_more_and_are_one_failure() {
     assert!(house.cuts.is_empty());
     house.pass(20 * MS);
     assert_eq!(house.cut_at(), [3000; 2]);
-    assert_eq!(house.cuts[0].2, Part::Provider);
-    assert_eq!(house.cuts[1].2, Part::Device, "of no key");
+    assert_eq!(house.cuts[0].2, Cut::Silence(Part::Provider));
+    assert_eq!(house.cuts[1].2, Cut::Silence(Part::Device), "of no key");
     assert!(!house.ejected());
 }
 
@@ -120,6 +122,27 @@ fn a_vendor_that_shows_no_bytes_is_never_stalled() {
         house.on(Event::Tick);
     }
     assert!(house.cuts.is_empty() && house.sounds.is_empty() && !house.ejected());
+}
+
+#[test]
+fn an_operators_ejection_cuts_what_is_in_flight_and_blames_no_key() {
+    let mut house = House::new();
+    let attempts: Vec<AttemptId> = (0..8).map(|_| house.push()).collect();
+    let order = |wish| {
+        let id = "vendor".into();
+        let order = Operation::Provider { id, wish, reason: None, until: None };
+        Event::Operate(Token(0), order)
+    };
+    house.on(order(Wish::Drain));
+    assert!(house.cuts.is_empty(), "a drained provider's calls end by themselves");
+    house.on(order(Wish::Eject));
+    house.on(order(Wish::Eject));
+    let cut: Vec<_> = house.cuts.iter().map(|(_, attempt, _)| *attempt).collect();
+    assert_eq!(cut, attempts, "each once");
+    for (_, attempt, cut) in house.cuts.clone() {
+        house.on(Event::Answered(attempt, cut.answer(true)));
+    }
+    assert!(matches!(house.status(), Status::Healthy { .. }), "{:?}", house.status());
 }
 
 /// Lets time pass, and each call fail at once; when a last try was made.

@@ -3,16 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use pushyard_providers::{Answer, Outcome, Part, Push};
+use pushyard_providers::{Answer, Outcome, Push};
 
 use super::*;
 use crate::clock::Clock;
 use crate::dispatch::Token;
-use crate::model::{IdGenerator, Message, OnAmbiguous};
+use crate::model::{IdGenerator, Message, OnAmbiguous, Recipient};
 use crate::routing::testing::{catalog, recipient, settings};
 use crate::routing::{Balance, Cause, Member, Route, Status};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
+/// What a push is worth where that does not matter.
+const HOUR: Duration = Duration::from_secs(3600);
 const VENDOR: ProviderIndex = ProviderIndex(0);
 
 /// An engine with one provider, and what it did so far.
@@ -29,7 +31,7 @@ pub(super) struct House {
     pub(super) lives: bool,
     /// In milliseconds since the beginning.
     pub(super) sounds: Vec<u64>,
-    pub(super) cuts: Vec<(u64, AttemptId, Part)>,
+    pub(super) cuts: Vec<(u64, AttemptId, Cut)>,
     pub(super) calls: Vec<AttemptId>,
     written: u64,
     submitted: u64,
@@ -95,7 +97,7 @@ impl House {
                     }
                 }
                 Effect::Read(id) => read.push(id),
-                Effect::Cut(attempt, part) => self.cuts.push((self.ms(), attempt, part)),
+                Effect::Cut(attempt, cut) => self.cuts.push((self.ms(), attempt, cut)),
                 Effect::Accepted(_)
                 | Effect::Rejected(..)
                 | Effect::Cancelled(..)
@@ -138,6 +140,15 @@ impl House {
 
     /// A push to so many comes.
     pub(super) fn submit_to(&mut self, recipients: usize, ttl: Duration) {
+        self.submit_for(vec![recipient(&[("t", "")]); recipients], ttl);
+    }
+
+    /// A push to a device of an app comes.
+    pub(super) fn submit_app(&mut self, app: &str) {
+        self.submit_for(vec![recipient(&[("t", app)])], HOUR);
+    }
+
+    fn submit_for(&mut self, recipients: Vec<Recipient>, ttl: Duration) {
         self.submitted += 1;
         let message = Message {
             id: self.ids.next(self.now.utc, &mut self.rng),
@@ -148,7 +159,7 @@ impl House {
             on_ambiguous: self.on_ambiguous,
             durability: Durability::Disk,
             push: Push::default(),
-            recipients: vec![recipient(&[("token", "t")]); recipients],
+            recipients,
             metadata: Default::default(),
             trace: None,
             idempotency: None,
