@@ -1,14 +1,18 @@
 //! `pushyard events`: what happens, as it happens (admin API).
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde::Deserialize;
 
 use super::client::Client;
 use super::failure::Failure;
 use super::ui::{self, Ui, plain};
+
+/// A router that is away is asked this often whether it is back.
+const AGAIN: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,33 +29,62 @@ pub(super) struct EventsArgs {
     all: bool,
 }
 
-/// Shows events until the router ends.
+/// Shows events until it is stopped: a router that was there once is waited for.
 pub(super) async fn run(args: EventsArgs, client: Client, ui: &Ui) -> Result<ExitCode, Failure> {
-    let mut request = client.call(Method::GET, &["admin", "v1", "events"], &[]);
-    if args.all {
-        request = request.header("last-event-id", "0");
+    let mut seen = args.all.then(|| "0".to_owned());
+    let mut stream = open(&client, seen.as_deref()).await?;
+    ui::aside("Events as they happen; Ctrl-C ends this.");
+    loop {
+        follow(&mut stream, &mut seen, ui).await?;
+        ui::warning("the stream has ended; asking for it again until the router is back");
+        stream = loop {
+            tokio::time::sleep(AGAIN).await;
+            // What happened meanwhile comes first: the router's event ids rise over restarts.
+            match open(&client, seen.as_deref()).await {
+                Ok(stream) => break stream,
+                Err(refused @ Failure::Refused(_)) => return Err(refused),
+                Err(_) => {}
+            }
+        };
+        ui::aside("The router is back.");
     }
-    let mut response = client.open(request).await?;
+}
+
+async fn open(client: &Client, seen: Option<&str>) -> Result<Response, Failure> {
+    let mut request = client.call(Method::GET, &["admin", "v1", "events"], &[]);
+    if let Some(seen) = seen {
+        request = request.header("last-event-id", seen);
+    }
+    client.open(request).await
+}
+
+/// Shows what comes until the stream ends or breaks.
+async fn follow(stream: &mut Response, seen: &mut Option<String>, ui: &Ui) -> Result<(), Failure> {
     let mut text = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| client.broken(&error))? {
+    while let Ok(Some(chunk)) = stream.chunk().await {
         text.extend_from_slice(&chunk);
         // An event ends with an empty line (WHATWG HTML, section 9.2.5).
         while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
             let event: Vec<u8> = text.drain(..end + 2).collect();
-            show(&String::from_utf8_lossy(&event), ui)?;
+            let event = String::from_utf8_lossy(&event);
+            show(&event, ui)?;
+            *seen = field(&event, "id: ").map(str::to_owned).or(seen.take());
         }
     }
-    Err(Failure::told("the router has ended the stream"))
+    Ok(())
+}
+
+fn field<'e>(event: &'e str, key: &str) -> Option<&'e str> {
+    event.lines().find_map(|line| line.strip_prefix(key))
 }
 
 fn show(event: &str, ui: &Ui) -> Result<(), Failure> {
-    let field = |key: &str| event.lines().find_map(|line| line.strip_prefix(key));
-    let Some(data) = field("data: ") else { return Ok(()) };
+    let Some(data) = field(event, "data: ") else { return Ok(()) };
     if ui.json {
         return ui::say_json(data.as_bytes());
     }
     match serde_json::from_str::<Data>(data) {
-        Ok(data) => ui::say(plain(&line(field("event: ").unwrap_or_default(), &data))),
+        Ok(data) => ui::say(plain(&line(field(event, "event: ").unwrap_or_default(), &data))),
         Err(error) => Err(Failure::told(format!("this is not a router's event: {error}"))),
     }
 }

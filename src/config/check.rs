@@ -65,6 +65,11 @@ impl Check<'_> {
         let names: Vec<_> = file.routes.iter().map(|route| route.name.clone()).collect();
         let routes = self.routes(file.routes, &names, &ids);
         self.listeners(&file.api_listen, &file.admin_listen, &file.clients);
+        self.ports([
+            ("server", &file.api_listen, Some(API_LISTEN.into())),
+            ("admin", &file.admin_listen, Some(ADMIN_LISTEN.into())),
+            ("stream", &file.stream.listen, None),
+        ]);
         let subscribers = self.subscribers(&file.clients);
         let operators = file.admin_events.as_ref().and_then(|events| self.operators(events));
         let clients = self.clients(file.clients, &known(&names));
@@ -170,13 +175,28 @@ impl Check<'_> {
                  add one to [[clients]], or listen on 127.0.0.1",
             );
         }
-        let api_at = api.clone().or(API_LISTEN.into());
-        let admin_at = admin.clone().or(ADMIN_LISTEN.into());
-        if api_at == admin_at && api_at.port() != 0 {
-            let spot = admin.get().or(api.get()).map(|at| &at.spot);
-            if let Some(spot) = spot {
-                self.faults
-                    .add(spot, "is the address of the other listener, too; use another port");
+    }
+
+    /// Two listeners cannot have one port, unless each has an address of its own.
+    fn ports(&self, listeners: [(&str, &Field<SocketAddr>, Option<SocketAddr>); 3]) {
+        let at = |field: &Field<SocketAddr>, default| field.get().map(|at| at.value).or(default);
+        for (n, (name, field, default)) in listeners.iter().enumerate() {
+            for (other, known, known_default) in &listeners[..n] {
+                let Some((one, two)) = at(field, *default).zip(at(known, *known_default)) else {
+                    continue;
+                };
+                // What is written down is at fault, and not a default.
+                let (spot, whose, theirs) = match (field.get(), known.get()) {
+                    (Some(at), _) => (&at.spot, other, two),
+                    (None, Some(at)) => (&at.spot, name, one),
+                    (None, None) => continue,
+                };
+                if meet(one, two) {
+                    self.faults.add(
+                        spot,
+                        format!("is where the {whose} listener is, {theirs}; use another port"),
+                    );
+                }
             }
         }
     }
@@ -426,4 +446,14 @@ fn implicit_route(providers: usize) -> Route {
 fn position(ids: &[Field<String>], id: &str) -> Option<ProviderIndex> {
     let at = ids.iter().position(|known| known.get().is_some_and(|at| at.value == id))?;
     u16::try_from(at).ok().map(ProviderIndex)
+}
+
+/// Whether one of two listeners would be in the other's way: all addresses are those of
+/// the other one, too, and those of IPv6 also those of IPv4.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = |at: SocketAddr| at.ip().is_unspecified();
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let covers = |wide: SocketAddr| all(wide) && (same_family || wide.is_ipv6());
+    let same = one.ip() == other.ip();
+    one.port() == other.port() && one.port() != 0 && (same || covers(one) || covers(other))
 }

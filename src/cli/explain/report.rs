@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
 use comfy_table::Table;
 use jiff::Timestamp;
@@ -326,7 +325,7 @@ fn percent(share: f64) -> String {
 fn ahead(at: &str, now: Utc) -> String {
     let time = at.parse::<Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
     match time.map(|at| Utc::from_ms(at).since(now)) {
-        Some(left) if left > Duration::ZERO => format!("again in {}", ui::rough(left)),
+        Some(left) if left.as_secs() > 0 => format!("again in {}", ui::rough(left)),
         Some(_) => "again at once".to_owned(),
         None => format!("again at {at}"),
     }

@@ -249,11 +249,13 @@ fn settings_that_contradict_each_other_are_refused() {
         "[dispatch]\nbackoff = \"10m\"",
         "[limits]\nmax_unsettled = 10\nmax_client_unsettled = 11",
         "[server]\nlisten = \"127.0.0.1:9090\"",
+        "[stream]\nlisten = \"[::]:8080\"",
         "[server]\nlisten = \"0.0.0.0:8080\"\n[admin]\nlisten = \"0.0.0.0:9090\"",
     ]), @r##"
     1:1: dispatch: must have backoff ≤ max_backoff; they are 10m and 5m
     3:24: limits.max_client_unsettled: must not be above max_unsettled, which is 10
-    2:10: server.listen: is the address of the other listener, too; use another port
+    2:10: server.listen: is where the admin listener is, 127.0.0.1:9090; use another port
+    2:10: stream.listen: is where the server listener is, 127.0.0.1:8080; use another port
     2:10: server.listen: can be reached from other machines and no client is configured; add [[clients]] with a key, or listen on 127.0.0.1
     4:10: admin.listen: can be reached from other machines and no client has admin = true; add one to [[clients]], or listen on 127.0.0.1
     "##);
