@@ -10,14 +10,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use pushyard_providers::Priority;
 use smallvec::SmallVec;
 
 use super::deliveries::{ClientIndex, Deliveries, List, ShapeIndex, StubRef};
-use crate::clock::Utc;
+use crate::clock::{Now, Utc};
 use crate::routing::{ProviderIndex, Shape};
 
 /// Deliveries a client may take before it is the next one's turn.
@@ -30,6 +30,11 @@ const HIGH_SHARE: u8 = 4;
 const BACKLOG: Duration = Duration::from_secs(30);
 /// Newest deliveries for each oldest in a backlog.
 const FRESH_SHARE: u8 = 3;
+
+/// So many lanes of which nothing was wanted are asked again each time, ...
+const FEW_SHUT: usize = 16;
+/// ... and more of them only this often.
+const REST: Duration = Duration::from_millis(50);
 
 /// Lanes that are kept although no delivery uses them.
 const KEPT_LANES: usize = 1024;
@@ -125,19 +130,64 @@ struct Turn {
     ring: VecDeque<ClientIndex>,
     /// What the first in the ring may still take.
     deficit: u32,
-    lanes: HashMap<ClientIndex, VecDeque<ShapeIndex>>,
+    lanes: HashMap<ClientIndex, OfClient>,
     waiting: usize,
+    /// Lanes of all clients that are shut.
+    shut: usize,
+    /// When they were last opened.
+    reopened: Option<Instant>,
+    /// Something may have changed since, and they were not asked.
+    skipped: bool,
 }
 
-impl ClientIndex {
-    fn joins(self, turn: &mut Turn, shape: ShapeIndex) {
-        let lanes = turn.lanes.entry(self).or_default();
-        if !lanes.contains(&shape) {
-            lanes.push_back(shape);
+/// A client's lanes at a provider.
+#[derive(Debug, Default)]
+struct OfClient {
+    open: VecDeque<ShapeIndex>,
+    /// Nothing of them was wanted when they were asked: push services that are down,
+    /// mostly, of which there may be thousands.
+    shut: VecDeque<ShapeIndex>,
+}
+
+impl OfClient {
+    fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.shut.is_empty()
+    }
+}
+
+impl Turn {
+    fn join(&mut self, client: ClientIndex, shape: ShapeIndex) {
+        let lanes = self.lanes.entry(client).or_default();
+        if !lanes.open.contains(&shape) && !lanes.shut.contains(&shape) {
+            lanes.open.push_back(shape);
         }
-        if !turn.ring.contains(&self) {
-            turn.ring.push_back(self);
+        if !self.ring.contains(&client) {
+            self.ring.push_back(client);
         }
+    }
+
+    /// A lane is given up.
+    fn leave(&mut self, shape: ShapeIndex) {
+        for lanes in self.lanes.values_mut() {
+            lanes.open.retain(|other| *other != shape);
+            let before = lanes.shut.len();
+            lanes.shut.retain(|other| *other != shape);
+            self.shut -= before - lanes.shut.len();
+        }
+    }
+
+    /// Those that were shut are asked again.
+    fn reopen(&mut self, now: Instant) {
+        for lanes in self.lanes.values_mut() {
+            lanes.open.append(&mut lanes.shut);
+        }
+        (self.shut, self.reopened) = (0, Some(now));
+    }
+
+    /// Whether it is time for that: always for a few, by and by for many, or each
+    /// event would ask thousands in vain.
+    fn reopens(&self, now: Instant) -> bool {
+        self.shut <= FEW_SHUT || self.reopened.is_none_or(|reopened| now >= reopened + REST)
     }
 }
 
@@ -201,9 +251,7 @@ impl Lanes {
         self.lanes[at.0 as usize] = None;
         self.free.push(at.0);
         for turn in &mut self.turns {
-            for lanes in turn.lanes.values_mut() {
-                lanes.retain(|other| *other != at);
-            }
+            turn.leave(at);
         }
     }
 
@@ -287,7 +335,7 @@ impl Lanes {
         for provider in providers(&lane_shape) {
             let turn = &mut self.turns[provider.at()];
             turn.waiting += 1;
-            client.joins(turn, shape);
+            turn.join(client, shape);
         }
     }
 
@@ -312,13 +360,17 @@ impl Lanes {
         &mut self,
         deliveries: &Deliveries,
         provider: ProviderIndex,
-        now: Utc,
+        now: Now,
         wanted: &mut dyn FnMut(StubRef, &Shape) -> bool,
     ) -> Option<StubRef> {
-        let clients = self.turns[provider.at()].ring.len();
-        for _ in 0..clients {
+        let turn = &mut self.turns[provider.at()];
+        if turn.reopens(now.instant) {
+            turn.reopen(now.instant);
+        }
+        let unasked = turn.shut;
+        for _ in 0..turn.ring.len() {
             let client = *self.turns[provider.at()].ring.front()?;
-            if let Some(found) = self.next_of(deliveries, provider, client, now, wanted) {
+            if let Some(found) = self.next_of(deliveries, provider, client, now.utc, wanted) {
                 return Some(found);
             }
             let turn = &mut self.turns[provider.at()];
@@ -330,7 +382,22 @@ impl Lanes {
                 turn.lanes.remove(&client);
             }
         }
+        let turn = &mut self.turns[provider.at()];
+        turn.skipped = unasked > 0;
         None
+    }
+
+    /// The lanes of which nothing was wanted are asked again: something else is.
+    pub(super) fn reopen(&mut self, provider: ProviderIndex, now: Instant) {
+        self.turns[provider.at()].reopen(now);
+    }
+
+    /// When lanes that were not asked want to be. Where that time has passed the
+    /// provider has no room, and the next one to come back asks them.
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let skipped = self.turns.iter().filter(|turn| turn.skipped);
+        let due = skipped.filter_map(|turn| turn.reopened).map(|reopened| reopened + REST);
+        due.filter(|due| *due > now).min()
     }
 
     fn next_of(
@@ -341,23 +408,21 @@ impl Lanes {
         now: Utc,
         wanted: &mut dyn FnMut(StubRef, &Shape) -> bool,
     ) -> Option<StubRef> {
-        let count = self.turns[provider.at()].lanes.get(&client).map_or(0, VecDeque::len);
+        let count = self.turns[provider.at()].lanes.get(&client)?.open.len();
         for _ in 0..count {
-            let shape = *self.turns[provider.at()].lanes.get(&client)?.front()?;
+            let shape = *self.turns[provider.at()].lanes.get(&client)?.open.front()?;
             let peeked = self.peek(deliveries, shape, client, now);
             let (lane_shape, stale) = (self.lane(shape).shape.clone(), self.lane(shape).stale);
-            let found = peeked.filter(|at| !stale && wanted(*at, &lane_shape));
-            if let Some(lanes) = self.turns[provider.at()].lanes.get_mut(&client)
-                && found.is_none()
-            {
-                lanes.pop_front();
-                // An empty lane joins again with its next delivery.
-                if peeked.is_some() {
-                    lanes.push_back(shape);
-                }
+            if let Some(found) = peeked.filter(|at| !stale && wanted(*at, &lane_shape)) {
+                return Some(found);
             }
-            if found.is_some() {
-                return found;
+            let turn = &mut self.turns[provider.at()];
+            let lanes = turn.lanes.get_mut(&client)?;
+            lanes.open.pop_front();
+            // An empty lane joins again with its next delivery.
+            if peeked.is_some() {
+                lanes.shut.push_back(shape);
+                turn.shut += 1;
             }
         }
         None
@@ -422,8 +487,8 @@ impl Lanes {
     /// of its lanes: one that is always full must not hide the others.
     fn charge(&mut self, provider: ProviderIndex, client: ClientIndex) {
         let turn = &mut self.turns[provider.at()];
-        if let Some(lanes) = turn.lanes.get_mut(&client).filter(|lanes| lanes.len() > 1) {
-            lanes.rotate_left(1);
+        if let Some(lanes) = turn.lanes.get_mut(&client).filter(|lanes| lanes.open.len() > 1) {
+            lanes.open.rotate_left(1);
         }
         if turn.ring.front() != Some(&client) {
             return;

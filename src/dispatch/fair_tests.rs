@@ -1,17 +1,24 @@
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 use pushyard_providers::{Priority, Push};
 
 use super::{End, Lanes};
-use crate::clock::Utc;
+use crate::clock::{Now, Utc};
 use crate::dispatch::deliveries::{ClientIndex, Deliveries, ShapeIndex, StubRef};
 use crate::model::{Durability, IdGenerator, Message, OnAmbiguous};
 use crate::routing::{Balance, Candidate, Keys, ProviderIndex, Shape};
 
 const PROVIDER: ProviderIndex = ProviderIndex(0);
 const NOW: Utc = Utc::from_ms(1_760_000_000_000);
+
+/// A moment, on both clocks.
+fn moment(utc: Utc) -> Now {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Now { utc, instant: *BEGAN + utc.since(NOW) }
+}
 
 /// Lanes in front of one provider.
 struct Queue {
@@ -71,7 +78,7 @@ impl Queue {
     }
 
     fn take(&mut self, now: Utc) -> Option<StubRef> {
-        let next = self.lanes.next(&self.deliveries, PROVIDER, now, &mut |_, _| true)?;
+        let next = self.lanes.next(&self.deliveries, PROVIDER, moment(now), &mut |_, _| true)?;
         self.lanes.take(&mut self.deliveries, next, PROVIDER);
         Some(next)
     }
@@ -166,7 +173,7 @@ fn one_that_was_called_up_goes_next_whatever_is_fresher_and_has_had_its_turn() {
     let mut queue = Queue::new();
     let all: Vec<StubRef> = (0..8).map(|_| queue.push(0, Priority::High, "default", NOW)).collect();
     let late = NOW.plus(Duration::from_secs(31));
-    let next = queue.lanes.next(&queue.deliveries, PROVIDER, late, &mut |_, _| true);
+    let next = queue.lanes.next(&queue.deliveries, PROVIDER, moment(late), &mut |_, _| true);
     assert_eq!(next, Some(all[7]));
     queue.lanes.count(&queue.deliveries, all[7]);
     queue.lanes.remove(&mut queue.deliveries, all[7]);
@@ -193,10 +200,51 @@ fn a_delivery_that_is_not_wanted_stays_and_others_are_asked() {
     let first = queue.push(0, Priority::High, "closed", NOW);
     let second = queue.push(1, Priority::High, "open", NOW);
     let open = |_: StubRef, shape: &Shape| &*shape.route == "open";
-    let next = queue.lanes.next(&queue.deliveries, PROVIDER, NOW, &mut { open });
+    let next = queue.lanes.next(&queue.deliveries, PROVIDER, moment(NOW), &mut { open });
     assert_eq!(next, Some(second));
     queue.lanes.remove(&mut queue.deliveries, first);
     queue.lanes.remove(&mut queue.deliveries, second);
     assert_eq!(queue.take(NOW), None);
     assert_eq!(queue.lanes.waiting(PROVIDER), 0);
+}
+
+#[test]
+fn thousands_of_lanes_that_nothing_goes_from_are_asked_twenty_times_a_second_and_not_each_time() {
+    let mut queue = Queue::new();
+    for n in 0..1000 {
+        queue.push(0, Priority::High, &format!("down-{n}"), NOW);
+    }
+    let mut asked = 0;
+    let mut open = String::from("up");
+    for ms in 0..1000 {
+        let now = NOW.plus(Duration::from_millis(ms));
+        queue.push(0, Priority::High, "up", now);
+        if ms == 990 {
+            open = String::from("down-7");
+        }
+        let mut wanted = |_: StubRef, shape: &Shape| {
+            asked += 1;
+            *shape.route == *"up" || *shape.route == *open
+        };
+        // Each event draws until there is no more.
+        let mut drawn = 0;
+        while let Some(at) = queue.lanes.next(&queue.deliveries, PROVIDER, moment(now), &mut wanted)
+        {
+            queue.lanes.take(&mut queue.deliveries, at, PROVIDER);
+            drawn += 1;
+        }
+        assert_eq!(drawn, 1, "at {ms} ms");
+    }
+    assert!((20_000..25_000).contains(&asked), "{asked}");
+    // One that has opened is found when its time to be asked comes, ...
+    let wake = queue.lanes.wake_at(moment(NOW).instant).unwrap();
+    assert_eq!(wake, moment(NOW.plus(Duration::from_millis(1000))).instant);
+    let now = NOW.plus(Duration::from_millis(1000));
+    let mut wanted = |_: StubRef, shape: &Shape| *shape.route == *open;
+    let found = queue.lanes.next(&queue.deliveries, PROVIDER, moment(now), &mut wanted).unwrap();
+    queue.lanes.take(&mut queue.deliveries, found, PROVIDER);
+    // ... and all are again when something else is asked for.
+    queue.lanes.reopen(PROVIDER, moment(now).instant);
+    let all = (0..2000).map_while(|_| queue.take(now)).count();
+    assert_eq!(all, 999);
 }

@@ -51,15 +51,16 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let stub = &self.deliveries.stubs[at];
+        let place = stub.place;
+        // One that has settled is there until its end is on disk, but its lane may not be.
+        if !matches!(place, Place::Lane | Place::Timer) {
+            return false;
+        }
         let tried = stub.track.as_ref().is_some_and(|track| track.last_tried);
         let due = self.deliveries.not_before(at) <= now.utc;
         // Those that were planned before a reload are planned anew first.
         let stale = self.is_stale(at);
         if tried || stale || !due || self.is_paused(at) || self.deliveries.uncertain(at) {
-            return false;
-        }
-        let place = stub.place;
-        if !matches!(place, Place::Lane | Place::Timer) {
             return false;
         }
         let Some(candidate) = self.last_choice(at, now) else { return false };

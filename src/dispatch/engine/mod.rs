@@ -349,12 +349,13 @@ impl Engine {
     fn next_due(&self, now: Now) -> std::time::Instant {
         let on_utc = self.deliveries.wake_at().map(|at| now.instant + at.since(now.utc));
         let permits = (0..self.ready.len()).filter_map(|at| self.permit_wake(at, now));
+        let shut = self.lanes.wake_at(now.instant);
         let suspects = self.suspects.wake_at(now.instant);
         let orders = self.orders_wake(now);
         let silences = self.silence_wake();
         let last_tries = self.last_tries_wake(now);
         let board = self.board.wake_at(now.instant);
-        [board, on_utc, self.probe_wake(), suspects, orders, silences, last_tries]
+        [board, on_utc, self.probe_wake(), suspects, orders, silences, last_tries, shut]
             .into_iter()
             .flatten()
             .chain(permits)

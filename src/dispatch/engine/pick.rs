@@ -101,7 +101,11 @@ impl Engine {
     fn draw(&mut self, provider: ProviderIndex, now: Now) -> Option<(StubRef, Turn)> {
         let mut spared = false;
         let drawn = self.draw_one(provider, Some(&mut spared), now);
-        if drawn.is_none() && spared { self.draw_one(provider, None, now) } else { drawn }
+        if drawn.is_some() || !spared {
+            return drawn;
+        }
+        self.lanes.reopen(provider, now.instant);
+        self.draw_one(provider, None, now)
     }
 
     /// `spared`: those that must not be sent twice are not drawn as canaries, and
@@ -128,7 +132,7 @@ impl Engine {
             rng,
             now,
         };
-        let at = lanes.next(table.deliveries, provider, now.utc, &mut |at, shape| {
+        let at = lanes.next(table.deliveries, provider, now, &mut |at, shape| {
             let client = deliveries.message_of(at).client;
             if orders.pause(&shape.route, &clients[usize::from(client.0)].name) {
                 return false;

@@ -79,9 +79,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let mut found = found.map(|found| *found);
+        let mut replayed_once = false;
         for inquiry in self.inquiries.remove(&id).unwrap_or_default() {
-            if self.deliveries.find_delivery(id).is_some() {
-                // The one before has brought it back.
+            if replayed_once || self.deliveries.find_delivery(id).is_some() {
+                // The one before has brought it back, and it may have ended at once.
                 self.inquire(id, inquiry, now, effects);
                 continue;
             }
@@ -91,6 +92,7 @@ impl Engine {
                 }
                 Inquiry::Replay(token) => {
                     let replayed = self.replay(id, found.as_ref(), token, now, effects);
+                    replayed_once |= replayed.is_none();
                     effects.extend(replayed.map(|answer| Effect::Replayed(token, answer)));
                 }
             }
