@@ -3,7 +3,7 @@
 //! the clock, and carries out the effects in their order. It has no `if` about
 //! deliveries: what is decided is decided in the engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,9 @@ const BATCH: usize = 256;
 
 /// How often the snapshot, the gauges and the notes are brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// How often those who wait no more are forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Between two publications because a breaker has moved.
 const PUBLISH_SPACING: Duration = Duration::from_millis(50);
@@ -127,6 +130,8 @@ enum Told {
 pub struct Driver {
     parts: Parts,
     replies: HashMap<Token, Reply>,
+    /// When those who wait no more are forgotten next.
+    next_sweep: std::time::Instant,
     /// When the snapshot was last published because something had moved.
     published: std::time::Instant,
     next_token: u64,
@@ -152,11 +157,12 @@ impl Driver {
     pub fn new(parts: Parts, effects: Vec<Effect>) -> Self {
         let catalog = parts.catalog.load_full();
         let memos = catalog.providers.iter().map(|built| built.provider.memo()).collect();
-        let published = parts.clock.now().instant;
+        let now = parts.clock.now().instant;
         Self {
             parts,
             replies: HashMap::new(),
-            published,
+            next_sweep: now + SWEEP,
+            published: now,
             next_token: 0,
             calls: JoinSet::new(),
             cutters: HashMap::new(),
@@ -501,12 +507,33 @@ impl Driver {
         self.parts.snapshot.store(Arc::new(self.parts.engine.snapshot(now)));
     }
 
+    /// A backend that asked with `?wait=` for what is parked has long hung up: it
+    /// costs no memory until that has settled.
+    fn forget_who_left(&mut self, events: &mut Vec<Event>) {
+        let left = |_: &Token, reply: &mut Reply| match reply {
+            Reply::Wait(sender) => sender.is_closed(),
+            Reply::Submit(_)
+            | Reply::Cancel(_)
+            | Reply::Receipt(_)
+            | Reply::Replay(_)
+            | Reply::Operate(_) => false,
+        };
+        let left: HashSet<Token> = self.replies.extract_if(left).map(|(token, _)| token).collect();
+        if !left.is_empty() {
+            events.push(Event::Left(left));
+        }
+    }
+
     fn keep_house(&mut self, events: &mut Vec<Event>) {
         let now = self.now();
         self.publish(now);
         self.parts.telemetry.flush(now);
         self.parts.telemetry.alarm("clock_step", self.parts.clock.step_held_back());
         self.listen(events);
+        if now.instant >= self.next_sweep {
+            self.next_sweep = now.instant + SWEEP;
+            self.forget_who_left(events);
+        }
         let board = self.parts.engine.board();
         self.parts.telemetry.alarm("network", board.network_down(now.instant));
         self.parts.telemetry.alarm("mass_gone", board.mass_gone());

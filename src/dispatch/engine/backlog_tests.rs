@@ -83,3 +83,17 @@ fn planning_anew_reads_each_message_once_and_keeps_none() {
     assert!((95..=105).contains(&read), "{read} bodies read");
     assert!(house.engine.bodies < 10_000, "{} bytes of bodies are kept", house.engine.bodies);
 }
+
+#[test]
+fn who_waits_no_more_is_forgotten_before_the_delivery_settles() {
+    let mut house = house();
+    let attempt = house.push();
+    let id = house.engine.flights[&attempt].body.message().id;
+    for token in 7..10 {
+        house.on(Event::Wait(Token(token), id));
+    }
+    house.on(Event::Left([Token(7), Token(9)].into()));
+    assert_eq!(house.engine.waiters[&id], [Token(8)]);
+    house.on(Event::Left([Token(8)].into()));
+    assert!(house.engine.waiters.is_empty());
+}

@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,8 @@ pub enum Event {
     Gone(Arc<Gone>),
     /// Someone waits for a message's last delivery.
     Wait(Token, MessageId),
+    /// These wait no more.
+    Left(HashSet<Token>),
     /// A device says that it has a delivery.
     Receipt(Token, DeliveryId),
     /// An operator wants a dead delivery tried again.

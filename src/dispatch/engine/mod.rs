@@ -273,6 +273,10 @@ impl Engine {
                 Some(_) => self.waiters.entry(id).or_default().push(token),
                 None => effects.push(Effect::Settled(token)),
             },
+            Event::Left(left) => self.waiters.retain(|_, waiting| {
+                waiting.retain(|token| !left.contains(token));
+                !waiting.is_empty()
+            }),
             Event::Receipt(token, id) => {
                 self.inquire(id, recall::Inquiry::Receipt(token), now, effects);
             }
