@@ -6,7 +6,7 @@ use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 use pushyard_providers::{Priority, Push};
 
 use super::{End, Lanes};
-use crate::clock::{Now, Utc};
+use crate::clock::{Clock, Now, Utc};
 use crate::dispatch::deliveries::{ClientIndex, Deliveries, ShapeIndex, StubRef};
 use crate::model::{Durability, IdGenerator, Message, OnAmbiguous};
 use crate::routing::{Balance, Candidate, Keys, ProviderIndex, Shape};
@@ -16,7 +16,7 @@ const NOW: Utc = Utc::from_ms(1_760_000_000_000);
 
 /// A moment, on both clocks.
 fn moment(utc: Utc) -> Now {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static BEGAN: LazyLock<Instant> = LazyLock::new(|| Clock::default().now().instant);
     Now { utc, instant: *BEGAN + utc.since(NOW) }
 }
 
