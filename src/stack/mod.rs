@@ -81,3 +81,6 @@ impl Service<Attempt> for Sender {
         Box::pin(async move { Ok(provider.send(&attempt.call).await) })
     }
 }
+
+#[cfg(test)]
+mod tests;

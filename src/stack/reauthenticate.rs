@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use pushyard_providers::{Answer, Outcome, Provider};
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::{Attempt, Refused};
 
@@ -37,7 +37,7 @@ where
             let answer = first.await?;
             let stale = answer.outcome == Outcome::AuthFailed && answer.refreshable;
             if stale && provider.refresh(answer.credential).await {
-                return again.call(attempt).await;
+                return again.ready().await?.call(attempt).await;
             }
             Ok(answer)
         })

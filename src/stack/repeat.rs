@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use pushyard_providers::{Answer, Processed};
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::{Attempt, Refused};
 
@@ -36,7 +36,7 @@ where
             let answer = first.await?;
             let reached = attempt.call.written.is_set();
             if answer.processed == Processed::No && reached {
-                return again.call(attempt).await;
+                return again.ready().await?.call(attempt).await;
             }
             Ok(answer)
         })
