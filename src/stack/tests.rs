@@ -135,17 +135,19 @@ where
     S: Service<Attempt, Response = Answer, Error = Refused> + Send + 'static,
     S::Future: Send,
 {
-    let asked = tokio::spawn(layer.oneshot(attempt()));
-    let mut calls = 0;
-    for answer in answers {
-        let Some((attempt, send)) = handle.next_request().await else { break };
-        attempt.call.written.set();
-        calls += 1;
-        send.send_response(answer);
-    }
-    // One call more would end as an error, and not as a test without an end.
-    drop(handle);
-    (asked.await.unwrap(), calls)
+    let play = async {
+        let mut calls = 0;
+        for answer in answers {
+            let Some((attempt, send)) = handle.next_request().await else { break };
+            attempt.call.written.set();
+            calls += 1;
+            send.send_response(answer);
+        }
+        // One call more would end as an error, and not as a test without an end.
+        drop(handle);
+        calls
+    };
+    tokio::join!(layer.oneshot(attempt()), play)
 }
 
 #[tokio::test]
@@ -167,16 +169,18 @@ async fn a_call_without_an_answer_is_cut_and_ambiguous_only_where_a_byte_had_lef
     {
         let (inner, mut handle) = inner();
         let layer = deadline::Deadline { inner, timeout: 10 * S };
-        let began = tokio::time::Instant::now();
-        let asked = tokio::spawn(layer.oneshot(attempt()));
-        let (attempt, _silent) = handle.next_request().await.unwrap();
-        if written {
-            attempt.call.written.set();
-        }
-        let answer = asked.await.unwrap().unwrap();
-        assert_eq!(began.elapsed(), 10 * S);
+        let silent = async {
+            let request = handle.next_request().await.unwrap();
+            if written {
+                request.0.call.written.set();
+            }
+            request
+        };
+        let (answer, _unanswered) = tokio::join!(layer.oneshot(attempt()), silent);
+        let answer = answer.unwrap();
         assert_eq!((answer.outcome, answer.processed), (outcome, processed));
         assert_eq!(answer.code.as_deref(), Some("timeout"));
+        assert_eq!(answer.detail.as_deref(), Some("no answer within 10s"));
     }
 }
 
@@ -221,11 +225,14 @@ async fn what_the_peer_certainly_did_not_process_is_repeated_once_and_nothing_el
 #[tokio::test]
 async fn what_never_reached_a_connection_is_left_to_failover() {
     let (inner, mut handle) = inner();
-    let asked = tokio::spawn(repeat::RepeatUnprocessed { inner }.oneshot(attempt()));
-    let (_, send) = handle.next_request().await.unwrap();
-    send.send_response(Answer::new(Outcome::Unavailable).processed(Processed::No));
-    drop(handle);
-    assert_eq!(asked.await.unwrap().unwrap().outcome, Outcome::Unavailable);
+    let layer = repeat::RepeatUnprocessed { inner };
+    let play = async {
+        let (_, send) = handle.next_request().await.unwrap();
+        send.send_response(Answer::new(Outcome::Unavailable).processed(Processed::No));
+        drop(handle);
+    };
+    let (answer, ()) = tokio::join!(layer.oneshot(attempt()), play);
+    assert_eq!(answer.unwrap().outcome, Outcome::Unavailable);
 }
 
 #[tokio::test]
