@@ -166,6 +166,16 @@ impl Turn {
         }
     }
 
+    /// Something of a lane is wanted now: it is asked although others rest.
+    fn open(&mut self, client: ClientIndex, shape: ShapeIndex) {
+        let Some(lanes) = self.lanes.get_mut(&client) else { return };
+        if let Some(at) = lanes.shut.iter().position(|other| *other == shape) {
+            lanes.shut.remove(at);
+            lanes.open.push_front(shape);
+            self.shut -= 1;
+        }
+    }
+
     /// A lane is given up.
     fn leave(&mut self, shape: ShapeIndex) {
         for lanes in self.lanes.values_mut() {
@@ -336,6 +346,9 @@ impl Lanes {
             let turn = &mut self.turns[provider.at()];
             turn.waiting += 1;
             turn.join(client, shape);
+            if end == End::Called {
+                turn.open(client, shape);
+            }
         }
     }
 
@@ -390,6 +403,11 @@ impl Lanes {
     /// The lanes of which nothing was wanted are asked again: something else is.
     pub(super) fn reopen(&mut self, provider: ProviderIndex, now: Instant) {
         self.turns[provider.at()].reopen(now);
+    }
+
+    /// The same at every provider: one of them has come or gone.
+    pub(super) fn reopen_all(&mut self, now: Instant) {
+        self.turns.iter_mut().for_each(|turn| turn.reopen(now));
     }
 
     /// When lanes that were not asked want to be. Where that time has passed the

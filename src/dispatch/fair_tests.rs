@@ -248,3 +248,20 @@ fn thousands_of_lanes_that_nothing_goes_from_are_asked_twenty_times_a_second_and
     let all = (0..2000).map_while(|_| queue.take(now)).count();
     assert_eq!(all, 999);
 }
+
+#[test]
+fn what_was_called_up_is_asked_at_once_though_its_lane_rested_and_so_are_all_after_a_move() {
+    let mut queue = Queue::new();
+    let all: Vec<StubRef> =
+        (0..20).map(|n| queue.push(0, Priority::High, &format!("route-{n}"), NOW)).collect();
+    let mut none = |_: StubRef, _: &Shape| false;
+    assert_eq!(queue.lanes.next(&queue.deliveries, PROVIDER, moment(NOW), &mut none), None);
+    let soon = NOW.plus(Duration::from_millis(1));
+    assert_eq!(queue.take(soon), None, "all rest");
+    queue.lanes.remove(&mut queue.deliveries, all[7]);
+    queue.lanes.push(&mut queue.deliveries, all[7], End::Called);
+    assert_eq!(queue.take(soon), Some(all[7]));
+    assert_eq!(queue.take(soon), None);
+    queue.lanes.reopen_all(moment(soon).instant);
+    assert_eq!((0..30).map_while(|_| queue.take(soon)).count(), 19);
+}

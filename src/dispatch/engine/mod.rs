@@ -322,9 +322,11 @@ impl Engine {
             // The catalog holds no more providers than the index has numbers.
             self.pump_provider(ProviderIndex(at as u16), now, effects);
         }
+        let mut whole = false;
         for moved in self.board.take_moved() {
             if moved.part == Part::Provider {
                 self.since[moved.provider.at()] = now.utc;
+                whole = true;
             }
             // An ejected provider is probed more often.
             self.schedule_probe(moved.provider, now.instant);
@@ -337,7 +339,11 @@ impl Engine {
         for remembered in self.board.take_remembered(now) {
             self.write_remembered(&remembered, effects);
         }
-        let next = if stale { now.instant } else { self.next_due(now) };
+        if whole {
+            // What went elsewhere, or waited, may go at once.
+            self.lanes.reopen_all(now.instant);
+        }
+        let next = if stale || whole { now.instant } else { self.next_due(now) };
         // What was due stays due until it has been looked at: a token that comes
         // just now is no reason to wake any more, but nobody has taken it yet.
         self.due = if ticks { next } else { self.due.min(next) };
