@@ -205,7 +205,10 @@ impl Sight {
             }
             let seen = self.keys.entry(name.clone()).or_default();
             if matches!(status, Status::Ejected { .. }) && engine.is_last_try(id) {
-                let left = books.life(id).1.since(now.utc);
+                // One for memory only may be tried before the books have heard of it.
+                let known = books.messages.contains_key(&id.message());
+                let end = if known { books.life(id).1 } else { message.dispatch_until() };
+                let left = end.since(now.utc);
                 hold!(9, left <= NEARLY_OVER, "{id} has its last try {left:?} before its end");
                 let before = seen.last_last_try.replace(now.instant);
                 let apart = before.is_none_or(|at| now.instant >= at + LAST_TRY_SPACING);
