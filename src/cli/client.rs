@@ -159,6 +159,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it is for the caller to mend, and not for the server or one before it.
+    pub(super) fn is_callers(&self) -> bool {
+        self.status.is_client_error() && self.status != StatusCode::TOO_MANY_REQUESTS
+    }
+
     /// The body as it came.
     pub(super) fn body(&self) -> &[u8] {
         &self.body

@@ -39,10 +39,12 @@ pub(super) async fn run(args: EventsArgs, client: Client, ui: &Ui) -> Result<Exi
         ui::warning("the stream has ended; asking for it again until the router is back");
         stream = loop {
             tokio::time::sleep(AGAIN).await;
-            // What happened meanwhile comes first: the router's event ids rise over restarts.
+            // Behind the last event that was shown, if any: their ids rise over restarts.
             match open(&client, seen.as_deref()).await {
                 Ok(stream) => break stream,
-                Err(refused @ Failure::Refused(_)) => return Err(refused),
+                Err(Failure::Refused(refusal)) if refusal.is_callers() => {
+                    return Err(Failure::Refused(refusal));
+                }
                 Err(_) => {}
             }
         };

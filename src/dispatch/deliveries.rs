@@ -77,6 +77,8 @@ pub(super) struct Stub {
     sibling_next: u32,
     pub(super) n: u16,
     pub(super) place: Place,
+    /// Its body was read back for its turn, which is counted: it goes next in its lane.
+    pub(super) called: bool,
 }
 
 /// What has been tried of a delivery.
@@ -471,6 +473,7 @@ impl Deliveries {
             sibling_next: first,
             n,
             place: Place::Nowhere,
+            called: false,
         });
         if first != NONE {
             self.stubs[StubRef(first)].sibling_prev = at.0;

@@ -53,16 +53,6 @@ struct Class {
     list: List,
     /// Newest deliveries since the last oldest one.
     fresh_in_row: u8,
-    /// So many at the head have been called up: their turn has come and is counted,
-    /// and their bodies were read back for it.
-    called: u32,
-}
-
-impl Class {
-    /// Whether it is the next of those that have been called up.
-    fn is_called(&self, at: StubRef) -> bool {
-        self.called > 0 && self.list.first() == Some(at)
-    }
 }
 
 impl Classes {
@@ -335,12 +325,9 @@ impl Lanes {
         let class = lane.classes(client).class(priority);
         match end {
             End::Back => class.list.push_back(&mut deliveries.stubs, at),
-            End::Front => class.list.push_front(&mut deliveries.stubs, at),
-            End::Called => {
-                class.list.push_front(&mut deliveries.stubs, at);
-                class.called += 1;
-            }
+            End::Front | End::Called => class.list.push_front(&mut deliveries.stubs, at),
         }
+        deliveries.stubs[at].called = end == End::Called;
         let lane_shape = lane.shape.clone();
         for provider in providers(&lane_shape) {
             let turn = &mut self.turns[provider.at()];
@@ -357,9 +344,7 @@ impl Lanes {
         let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
         let shape = deliveries.stubs[at].shape;
         let lane = self.lane_mut(shape);
-        let class = lane.classes(client).class(priority);
-        class.called -= u32::from(class.is_called(at));
-        class.list.remove(&mut deliveries.stubs, at);
+        lane.classes(client).class(priority).list.remove(&mut deliveries.stubs, at);
         let lane_shape = lane.shape.clone();
         for provider in providers(&lane_shape) {
             self.turns[provider.at()].waiting -= 1;
@@ -367,14 +352,14 @@ impl Lanes {
     }
 
     /// The delivery whose turn it is at a provider, left in its lane. `wanted`
-    /// says whether a lane's next delivery may go there now; it is asked once for
+    /// says whether a lane's next delivery may go there; it is asked once for
     /// each of a client's lanes, beginning with the client whose turn it is.
     pub(super) fn next(
         &mut self,
         deliveries: &Deliveries,
         provider: ProviderIndex,
         now: Now,
-        wanted: &mut dyn FnMut(StubRef, &Shape) -> bool,
+        wanted: &mut dyn FnMut(StubRef, &Shape) -> Wanted,
     ) -> Option<StubRef> {
         let turn = &mut self.turns[provider.at()];
         if turn.reopens(now.instant) {
@@ -424,24 +409,27 @@ impl Lanes {
         provider: ProviderIndex,
         client: ClientIndex,
         now: Utc,
-        wanted: &mut dyn FnMut(StubRef, &Shape) -> bool,
+        wanted: &mut dyn FnMut(StubRef, &Shape) -> Wanted,
     ) -> Option<StubRef> {
         let count = self.turns[provider.at()].lanes.get(&client)?.open.len();
         for _ in 0..count {
             let shape = *self.turns[provider.at()].lanes.get(&client)?.open.front()?;
             let peeked = self.peek(deliveries, shape, client, now);
             let (lane_shape, stale) = (self.lane(shape).shape.clone(), self.lane(shape).stale);
-            if let Some(found) = peeked.filter(|at| !stale && wanted(*at, &lane_shape)) {
-                return Some(found);
+            let answer = peeked.filter(|_| !stale).map(|at| wanted(at, &lane_shape));
+            if answer == Some(Wanted::Now) {
+                return peeked;
             }
             let turn = &mut self.turns[provider.at()];
             let lanes = turn.lanes.get_mut(&client)?;
             lanes.open.pop_front();
-            // An empty lane joins again with its next delivery.
-            if peeked.is_some() {
+            if answer == Some(Wanted::Soon) {
+                lanes.open.push_back(shape);
+            } else if peeked.is_some() {
                 lanes.shut.push_back(shape);
                 turn.shut += 1;
             }
+            // An empty lane joins again with its next delivery.
         }
         None
     }
@@ -459,7 +447,7 @@ impl Lanes {
         }
         let class = classes.class(classes.turn());
         let first = class.list.first()?;
-        if class.is_called(first) {
+        if deliveries.stubs[first].called {
             return Some(first);
         }
         let waited = now.since(deliveries.not_before(first));
@@ -487,11 +475,11 @@ impl Lanes {
     /// A delivery that `next` named has its turn among its client's: at once, or by
     /// being called up.
     pub(super) fn count(&mut self, deliveries: &Deliveries, at: StubRef) {
-        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
-        let classes = self.lane_mut(deliveries.stubs[at].shape).classes(client);
-        if classes.class(priority).is_called(at) {
+        if deliveries.stubs[at].called {
             return;
         }
+        let (client, priority) = (deliveries.message_of(at).client, deliveries.priority(at));
+        let classes = self.lane_mut(deliveries.stubs[at].shape).classes(client);
         classes.high_in_row = match priority {
             Priority::High => classes.high_in_row.saturating_add(1),
             Priority::Normal => 0,
@@ -545,6 +533,17 @@ impl Lanes {
         }
         oldest
     }
+}
+
+/// Whether a lane's next delivery may go to a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// It is its turn.
+    Now,
+    /// What it waits for is ours, and over in a moment.
+    Soon,
+    /// Not as things are.
+    No,
 }
 
 /// At which end of its class a delivery joins its lane.

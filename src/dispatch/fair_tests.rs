@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 use pushyard_providers::{Priority, Push};
 
-use super::{End, Lanes};
+use super::{End, Lanes, Wanted};
 use crate::clock::{Clock, Now, Utc};
 use crate::dispatch::deliveries::{ClientIndex, Deliveries, ShapeIndex, StubRef};
 use crate::model::{Durability, IdGenerator, Message, OnAmbiguous};
@@ -18,6 +18,10 @@ const NOW: Utc = Utc::from_ms(1_760_000_000_000);
 fn moment(utc: Utc) -> Now {
     static BEGAN: LazyLock<Instant> = LazyLock::new(|| Clock::default().now().instant);
     Now { utc, instant: *BEGAN + utc.since(NOW) }
+}
+
+fn either(now: bool) -> Wanted {
+    if now { Wanted::Now } else { Wanted::No }
 }
 
 /// Lanes in front of one provider.
@@ -78,7 +82,8 @@ impl Queue {
     }
 
     fn take(&mut self, now: Utc) -> Option<StubRef> {
-        let next = self.lanes.next(&self.deliveries, PROVIDER, moment(now), &mut |_, _| true)?;
+        let next =
+            self.lanes.next(&self.deliveries, PROVIDER, moment(now), &mut |_, _| Wanted::Now)?;
         self.lanes.take(&mut self.deliveries, next, PROVIDER);
         Some(next)
     }
@@ -173,7 +178,7 @@ fn one_that_was_called_up_goes_next_whatever_is_fresher_and_has_had_its_turn() {
     let mut queue = Queue::new();
     let all: Vec<StubRef> = (0..8).map(|_| queue.push(0, Priority::High, "default", NOW)).collect();
     let late = NOW.plus(Duration::from_secs(31));
-    let next = queue.lanes.next(&queue.deliveries, PROVIDER, moment(late), &mut |_, _| true);
+    let next = queue.lanes.next(&queue.deliveries, PROVIDER, moment(late), &mut |_, _| Wanted::Now);
     assert_eq!(next, Some(all[7]));
     queue.lanes.count(&queue.deliveries, all[7]);
     queue.lanes.remove(&mut queue.deliveries, all[7]);
@@ -199,7 +204,7 @@ fn a_delivery_that_is_not_wanted_stays_and_others_are_asked() {
     let mut queue = Queue::new();
     let first = queue.push(0, Priority::High, "closed", NOW);
     let second = queue.push(1, Priority::High, "open", NOW);
-    let open = |_: StubRef, shape: &Shape| &*shape.route == "open";
+    let open = |_: StubRef, shape: &Shape| either(&*shape.route == "open");
     let next = queue.lanes.next(&queue.deliveries, PROVIDER, moment(NOW), &mut { open });
     assert_eq!(next, Some(second));
     queue.lanes.remove(&mut queue.deliveries, first);
@@ -224,7 +229,7 @@ fn thousands_of_lanes_that_nothing_goes_from_are_asked_twenty_times_a_second_and
         }
         let mut wanted = |_: StubRef, shape: &Shape| {
             asked += 1;
-            *shape.route == *"up" || *shape.route == *open
+            either(*shape.route == *"up" || *shape.route == *open)
         };
         // Each event draws until there is no more.
         let mut drawn = 0;
@@ -240,7 +245,7 @@ fn thousands_of_lanes_that_nothing_goes_from_are_asked_twenty_times_a_second_and
     let wake = queue.lanes.wake_at(moment(NOW).instant).unwrap();
     assert_eq!(wake, moment(NOW.plus(Duration::from_millis(1000))).instant);
     let now = NOW.plus(Duration::from_millis(1000));
-    let mut wanted = |_: StubRef, shape: &Shape| *shape.route == *open;
+    let mut wanted = |_: StubRef, shape: &Shape| either(*shape.route == *open);
     let found = queue.lanes.next(&queue.deliveries, PROVIDER, moment(now), &mut wanted).unwrap();
     queue.lanes.take(&mut queue.deliveries, found, PROVIDER);
     // ... and all are again when something else is asked for.
@@ -254,7 +259,7 @@ fn what_was_called_up_is_asked_at_once_though_its_lane_rested_and_so_are_all_aft
     let mut queue = Queue::new();
     let all: Vec<StubRef> =
         (0..20).map(|n| queue.push(0, Priority::High, &format!("route-{n}"), NOW)).collect();
-    let mut none = |_: StubRef, _: &Shape| false;
+    let mut none = |_: StubRef, _: &Shape| Wanted::No;
     assert_eq!(queue.lanes.next(&queue.deliveries, PROVIDER, moment(NOW), &mut none), None);
     let soon = NOW.plus(Duration::from_millis(1));
     assert_eq!(queue.take(soon), None, "all rest");
@@ -264,4 +269,25 @@ fn what_was_called_up_is_asked_at_once_though_its_lane_rested_and_so_are_all_aft
     assert_eq!(queue.take(soon), None);
     queue.lanes.reopen_all(moment(soon).instant);
     assert_eq!((0..30).map_while(|_| queue.take(soon)).count(), 19);
+}
+
+#[test]
+fn lanes_that_wait_for_a_moment_are_asked_each_time_and_one_that_leaves_counts_no_more() {
+    let mut queue = Queue::new();
+    let all: Vec<StubRef> =
+        (0..40).map(|n| queue.push(0, Priority::High, &format!("route-{n}"), NOW)).collect();
+    let mut soon = |_: StubRef, _: &Shape| Wanted::Soon;
+    assert_eq!(queue.lanes.next(&queue.deliveries, PROVIDER, moment(NOW), &mut soon), None);
+    assert_eq!((0..50).map_while(|_| queue.take(NOW)).count(), all.len());
+    // Of three that were called up one leaves from the middle, and the shares hold again
+    // when the others have gone.
+    let late = NOW.plus(Duration::from_secs(31));
+    let all: Vec<StubRef> = (0..8).map(|_| queue.push(0, Priority::High, "default", NOW)).collect();
+    for at in &all[..3] {
+        queue.lanes.remove(&mut queue.deliveries, *at);
+        queue.lanes.push(&mut queue.deliveries, *at, End::Called);
+    }
+    queue.lanes.remove(&mut queue.deliveries, all[1]);
+    let order: Vec<StubRef> = (0..6).map_while(|_| queue.take(late)).collect();
+    assert_eq!(order, [all[2], all[0], all[7], all[6], all[5], all[3]]);
 }

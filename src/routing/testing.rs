@@ -1,7 +1,7 @@
 //! What the tests of routing are built with: an adapter that only declares
 //! itself, and a catalog of such.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -26,11 +26,35 @@ pub(super) static KIND: Kind = Kind {
     build: |_| Err(Vec::new()),
 };
 
-struct Fake(Profile);
+/// A provider that only declares itself, and whose credential can be renewed or not.
+pub(crate) struct Fake {
+    profile: Profile,
+    renews: bool,
+    /// The credentials that were said to be refused.
+    pub(crate) refused: Mutex<Vec<u64>>,
+}
+
+impl Fake {
+    pub(crate) fn new(renews: bool) -> Self {
+        let probe = ProbeProfile {
+            proves: Proves::Nothing,
+            min_interval: Duration::ZERO,
+            only_when_quiet: false,
+        };
+        let profile = Profile {
+            kind: KIND.name,
+            dedup: Dedup::None,
+            min_retry: Duration::ZERO,
+            probe,
+            ping_interval: None,
+        };
+        Self { profile, renews, refused: Mutex::default() }
+    }
+}
 
 impl Provider for Fake {
     fn profile(&self) -> &Profile {
-        &self.0
+        &self.profile
     }
 
     fn serves(&self, address: &Address) -> bool {
@@ -53,8 +77,9 @@ impl Provider for Fake {
         unreachable!("routing makes no call")
     }
 
-    fn refresh(&self, _: u64) -> BoxFuture<'_, bool> {
-        unreachable!("routing makes no call")
+    fn refresh(&self, credential: u64) -> BoxFuture<'_, bool> {
+        self.refused.lock().unwrap().push(credential);
+        Box::pin(std::future::ready(self.renews))
     }
 
     fn probe(&self) -> BoxFuture<'_, Answer> {
@@ -90,19 +115,7 @@ pub(crate) fn settings(id: &str) -> ProviderSettings {
 /// Providers with these settings, and routes.
 pub(crate) fn catalog(providers: Vec<ProviderSettings>, routes: Vec<Route>) -> Catalog {
     let built = |(serial, settings): (usize, ProviderSettings)| {
-        let probe = ProbeProfile {
-            proves: Proves::Nothing,
-            min_interval: Duration::ZERO,
-            only_when_quiet: false,
-        };
-        let profile = Profile {
-            kind: KIND.name,
-            dedup: Dedup::None,
-            min_retry: Duration::ZERO,
-            probe,
-            ping_interval: None,
-        };
-        let provider = Arc::new(Fake(profile));
+        let provider = Arc::new(Fake::new(false));
         Built { settings: Arc::new(settings), provider, serial: serial as u64, retired: false }
     };
     Catalog { providers: providers.into_iter().enumerate().map(built).collect(), routes }

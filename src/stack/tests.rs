@@ -1,18 +1,14 @@
 //! Each layer alone, in front of a service that is played by hand.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pushyard_providers::{
-    Address, Dedup, Gauge, Invalid, Outcome, Part, Parts, Payload, ProbeProfile, Processed,
-    Profile, Proves, Push, VendorRequest, Written,
-};
+use pushyard_providers::{Outcome, Part, Payload, Processed, Template, Written};
 use tower::ServiceExt;
 use tower_test::mock::{Handle, Mock, pair};
 
 use super::*;
 use crate::clock::Clock;
-use crate::routing::testing::{catalog, recipient, settings};
+use crate::routing::testing::{Fake, catalog, recipient, settings};
 use crate::routing::{Board, Keys, Pass};
 
 const VENDOR: ProviderIndex = ProviderIndex(0);
@@ -34,7 +30,7 @@ fn attempt() -> Attempt {
     let permit = board.admit(VENDOR, &keys, Pass::Usual, now).unwrap();
     let call = Call {
         payload: Arc::new(Payload {
-            body: pushyard_providers::Template::new(&serde_json::json!({})),
+            body: Template::new(&serde_json::json!({})),
             headers: Vec::new(),
             detail: None,
         }),
@@ -47,75 +43,6 @@ fn attempt() -> Attempt {
         written: Written::default(),
     };
     Attempt { permit, call }
-}
-
-/// A provider whose credential can be renewed, or not.
-struct Renewing {
-    profile: Profile,
-    renews: bool,
-    /// The credentials that were said to be refused.
-    refused: Mutex<Vec<u64>>,
-}
-
-impl Renewing {
-    fn new(renews: bool) -> Arc<Self> {
-        let probe = ProbeProfile {
-            proves: Proves::Nothing,
-            min_interval: Duration::ZERO,
-            only_when_quiet: false,
-        };
-        let profile = Profile {
-            kind: "test",
-            dedup: Dedup::None,
-            min_retry: Duration::ZERO,
-            probe,
-            ping_interval: None,
-        };
-        Arc::new(Self { profile, renews, refused: Mutex::default() })
-    }
-}
-
-impl Provider for Renewing {
-    fn profile(&self) -> &Profile {
-        &self.profile
-    }
-
-    fn serves(&self, _: &Address) -> bool {
-        true
-    }
-
-    fn parts(&self, _: &Address) -> Parts {
-        Parts::new()
-    }
-
-    fn encode(&self, _: &Push) -> Result<Payload, Invalid> {
-        unreachable!("a layer encodes nothing")
-    }
-
-    fn request(&self, _: &Call) -> Result<VendorRequest, Invalid> {
-        unreachable!("a layer shows no request")
-    }
-
-    fn send<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Answer> {
-        unreachable!("the service behind the layer sends")
-    }
-
-    fn refresh(&self, credential: u64) -> BoxFuture<'_, bool> {
-        self.refused.lock().unwrap().push(credential);
-        Box::pin(async { self.renews })
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Answer> {
-        unreachable!("a layer does not probe")
-    }
-
-    fn gauge(&self) -> Gauge {
-        Gauge::default()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
 }
 
 fn refused(credential: u64) -> Answer {
@@ -196,7 +123,7 @@ async fn a_refused_credential_is_renewed_once_and_the_call_repeated_once() {
         (true, vec![not_refreshable()], Outcome::AuthFailed, vec![]),
     ] {
         let (inner, handle) = inner();
-        let provider = Renewing::new(renews);
+        let provider = Arc::new(Fake::new(renews));
         let layer = reauthenticate::Reauthenticate { inner, provider: provider.clone() };
         let expected = answers.len();
         let (answer, calls) = played(layer, handle, answers).await;

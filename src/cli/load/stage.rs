@@ -51,6 +51,17 @@ struct Listening {
     admin: SocketAddr,
 }
 
+/// A new folder to work in, below `base` or below the system's for temporary files.
+pub(crate) fn folder(base: Option<&Path>) -> Result<TempDir, Failure> {
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("pushyard-");
+    match base {
+        Some(base) => folder.tempdir_in(base),
+        None => folder.tempdir(),
+    }
+    .map_err(|error| format!("cannot make a folder to work in: {error}").into())
+}
+
 impl Stage {
     /// Starts both, in a new folder below `base` or below the system's folder
     /// for temporary files.
@@ -59,13 +70,7 @@ impl Stage {
         wish: Wish,
         clock: Arc<Clock>,
     ) -> Result<Self, Failure> {
-        let mut folder = tempfile::Builder::new();
-        folder.prefix("pushyard-");
-        let folder = match base {
-            Some(base) => folder.tempdir_in(base),
-            None => folder.tempdir(),
-        }
-        .map_err(|error| format!("cannot make a folder to work in: {error}"))?;
+        let folder = folder(base)?;
 
         let vendors = folder.path().join("vendors");
         let arguments = ["simulate", "--json", "--dir"].map(OsStr::new);

@@ -7,7 +7,7 @@ use super::super::deliveries::StubRef;
 use super::super::delivery::{Situation, Tried, Verdict, counts, decide};
 use super::super::fair::End;
 use super::super::retry::backoff;
-use super::{AttemptId, Effect, Engine, Fact, Flight};
+use super::{AttemptId, Cut, Effect, Engine, Fact, Flight};
 use crate::clock::{Now, millis};
 use crate::model::{Attempt, Excluded, Reason, State};
 use crate::routing::{Candidate, Ended, LeftOut, Pass};
@@ -30,6 +30,7 @@ impl Engine {
         let at = flight.stub;
         let elapsed = now.instant.saturating_duration_since(flight.started.instant);
         let key_alive = self.key_alive(&flight);
+        let cut_by_us = flight.cut == Some(Cut::Ejected) && answer.outcome != Outcome::Accepted;
         let ended = Ended {
             permit: &flight.permit,
             keys: &flight.candidate.keys,
@@ -38,7 +39,12 @@ impl Engine {
             address: flight.address,
         };
         let rng = &mut self.rng;
-        self.board.answered(&ended, now, &mut || rand::RngExt::random(rng));
+        if cut_by_us {
+            // Nobody's fault: neither the keys nor the limit and the latency learn from it.
+            self.board.withdraw(&flight.permit, &flight.candidate.keys, now.instant);
+        } else {
+            self.board.answered(&ended, now, &mut || rand::RngExt::random(rng));
+        }
         self.dirty[flight.candidate.provider.at()] = true;
         self.record(&flight, answer, now);
         self.cleared(at);

@@ -97,3 +97,21 @@ fn who_waits_no_more_is_forgotten_before_the_delivery_settles() {
     house.on(Event::Left([Token(8)].into()));
     assert!(house.engine.waiters.is_empty());
 }
+
+#[test]
+fn a_backlog_of_many_lanes_is_read_back_as_fast_as_the_vendor_takes_it() {
+    let mut house = house();
+    for n in 0..600 {
+        house.submit_app(&format!("app{}", n % 30));
+    }
+    let mut rounds = 0;
+    // The vendor needs 10 ms for each; the limit begins at 20 calls, and grows.
+    while house.engine.deliveries.unsettled() > 0 && rounds < 200 {
+        for attempt in std::mem::take(&mut house.calls) {
+            house.answer(attempt, Outcome::Accepted);
+        }
+        house.pass(10 * MS);
+        rounds += 1;
+    }
+    assert!(rounds <= 10, "{rounds} rounds");
+}

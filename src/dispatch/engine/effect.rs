@@ -46,7 +46,7 @@ impl Cut {
                 .about(part.clone())
                 .code(if written { "stall" } else { "connect" })
                 .detail("not a byte came from the vendor meanwhile"),
-            // Nobody's fault: a sample of no key.
+            // The engine takes it for no sample.
             Self::Ejected => answer
                 .about(Part::Device)
                 .code("ejected")

@@ -341,21 +341,26 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let waiting = self.loading.take(id);
-        if let (Some(body), Some(entry)) = (body, self.deliveries.find(id))
+        if let (Some(body), Some(entry), false) =
+            (body, self.deliveries.find(id), waiting.is_empty())
             && self.deliveries.entry(entry).body.is_none()
         {
-            // Kept whatever the cache holds, if its turn has come.
+            // Kept whatever the cache holds: a turn has come.
             self.bodies += weight(body);
             self.deliveries.entry_mut(entry).body = Some(body.clone());
         }
         let mut stale = None;
-        for at in waiting {
+        for (at, drawn_at) in waiting {
+            if let Some(provider) = drawn_at {
+                self.dirty[provider.at()] = true;
+            }
             let is_stale = self.is_stale(at);
             stale = stale.or(is_stale.then_some(at));
             self.deliveries.stubs[at].place = Place::Nowhere;
             match body {
                 Some(_) if is_stale => self.enter(at, End::Back, now),
-                Some(_) => self.enter(at, End::Called, now),
+                Some(_) if drawn_at.is_some() => self.enter(at, End::Called, now),
+                Some(_) => self.enter(at, End::Front, now),
                 None => self.settle(at, State::Failed, Some(Reason::Internal), now, effects),
             }
         }

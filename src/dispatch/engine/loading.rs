@@ -42,7 +42,7 @@ impl Loading {
         self.drawn[provider.at()]
     }
 
-    /// A delivery waits for its message's body. Whether it is the first of it.
+    /// A delivery waits for its message's body. Whether that is to be read.
     pub(super) fn add(
         &mut self,
         id: MessageId,
@@ -52,35 +52,28 @@ impl Loading {
         if let Some(provider) = drawn_at {
             self.drawn[provider.at()] += 1;
         }
-        let waiting = self.waiting.entry(id).or_default();
-        waiting.push((at, drawn_at));
-        waiting.len() == 1
+        // All may have left while it is being read; it is not read twice.
+        let unread = !self.waiting.contains_key(&id);
+        self.waiting.entry(id).or_default().push((at, drawn_at));
+        unread
     }
 
-    /// A delivery waits no more; its message may still be read.
-    pub(super) fn remove(&mut self, id: MessageId, at: StubRef) {
-        let Some(waiting) = self.waiting.get_mut(&id) else { return };
-        if let Some(found) = waiting.iter().position(|(other, _)| *other == at) {
-            let (_, drawn_at) = waiting.swap_remove(found);
-            self.returned(drawn_at);
-        }
+    /// A delivery waits no more; its message is still being read. Returns the provider
+    /// that has room for another one.
+    pub(super) fn remove(&mut self, id: MessageId, at: StubRef) -> Option<ProviderIndex> {
+        let waiting = self.waiting.get_mut(&id)?;
+        let found = waiting.iter().position(|(other, _)| *other == at)?;
+        let (_, drawn_at) = waiting.swap_remove(found);
+        self.drawn[drawn_at?.at()] -= 1;
+        drawn_at
     }
 
-    /// A message was read: those that waited for it.
-    pub(super) fn take(&mut self, id: MessageId) -> Vec<StubRef> {
+    /// A message was read: those that waited for it, and at whose turn they were drawn.
+    pub(super) fn take(&mut self, id: MessageId) -> Vec<(StubRef, Option<ProviderIndex>)> {
         let waiting = self.waiting.remove(&id).unwrap_or_default();
-        waiting
-            .into_iter()
-            .map(|(at, drawn_at)| {
-                self.returned(drawn_at);
-                at
-            })
-            .collect()
-    }
-
-    fn returned(&mut self, drawn_at: Option<ProviderIndex>) {
-        if let Some(provider) = drawn_at {
+        for provider in waiting.iter().filter_map(|(_, drawn_at)| *drawn_at) {
             self.drawn[provider.at()] -= 1;
         }
+        waiting
     }
 }

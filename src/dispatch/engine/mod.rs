@@ -143,8 +143,8 @@ struct Flight {
     started: Now,
     /// When its call went out.
     called: Option<std::time::Instant>,
-    /// Its call was given up; what comes of that is on its way.
-    cut: bool,
+    /// Why its call was given up, if it was; what comes of that is on its way.
+    cut: Option<Cut>,
     n: u32,
     /// Of the first: who of a better tier could not be used.
     passed_over: Option<PassedOver>,
@@ -529,7 +529,9 @@ impl Engine {
             }
             Place::Loading => {
                 let id = self.deliveries.message_of(at).id;
-                self.loading.remove(id, at);
+                if let Some(provider) = self.loading.remove(id, at) {
+                    self.dirty[provider.at()] = true;
+                }
             }
             Place::Flight => self.collapse.land(at),
             Place::Nowhere | Place::Held | Place::Suspect | Place::Settled | Place::Free => {}

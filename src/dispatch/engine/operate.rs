@@ -114,9 +114,9 @@ impl Engine {
     fn cut_calls(&mut self, provider: ProviderIndex, effects: &mut Vec<Effect>) {
         let mut cut: Vec<AttemptId> = Vec::new();
         for (attempt, flight) in &mut self.flights {
-            let called = flight.called.is_some() && !flight.cut;
+            let called = flight.called.is_some() && flight.cut.is_none();
             if called && flight.candidate.provider == provider {
-                flight.cut = true;
+                flight.cut = Some(Cut::Ejected);
                 cut.push(*attempt);
             }
         }

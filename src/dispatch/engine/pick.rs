@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::super::collapse::Age;
 use super::super::deliveries::{Deliveries, List, Place, StubRef, Track};
-use super::super::fair::End;
+use super::super::fair::{End, Wanted};
 use super::{AfterFlush, AttemptId, Effect, Engine, Fact, Flight, Order};
 use crate::clock::Now;
 use crate::model::{Body, Durability, OnAmbiguous, PassedOver, Reason, State};
@@ -39,6 +39,8 @@ enum Turn {
     Go { candidate: u8, pass: Pass, passed_over: Option<(ProviderIndex, LeftOut)> },
     /// Have its body read first.
     Read,
+    /// The same, when fewer are being read.
+    ReadLater,
     /// Wait for a moment; this delivery alone, not its lane.
     Wait(Instant),
     /// Its round is over: what is left of its candidates is out.
@@ -91,6 +93,8 @@ impl Engine {
                     self.end_round(at, now, effects);
                 }
                 Turn::GiveUp => self.lapse(at, now, effects),
+                // It is never drawn: its lane stays for the next draw.
+                Turn::ReadLater => {}
             }
         }
     }
@@ -135,7 +139,7 @@ impl Engine {
         let at = lanes.next(table.deliveries, provider, now, &mut |at, shape| {
             let client = deliveries.message_of(at).client;
             if orders.pause(&shape.route, &clients[usize::from(client.0)].name) {
-                return false;
+                return Wanted::No;
             }
             decided = table.consider(at, shape, provider);
             if let (Some(spared), Some(Turn::Go { candidate, .. }), true) =
@@ -144,7 +148,11 @@ impl Engine {
             {
                 (**spared, decided) = (true, None);
             }
-            decided.is_some()
+            match decided {
+                Some(Turn::ReadLater) => Wanted::Soon,
+                Some(_) => Wanted::Now,
+                None => Wanted::No,
+            }
         })?;
         decided.map(|turn| (at, turn))
     }
@@ -357,7 +365,7 @@ impl Engine {
             permit,
             started: now,
             called: None,
-            cut: false,
+            cut: None,
             n,
             passed_over,
             address,
@@ -573,7 +581,8 @@ impl<'a> Table<'a> {
     fn consider(&mut self, at: StubRef, shape: &Shape, provider: ProviderIndex) -> Option<Turn> {
         let entry = self.deliveries.message_of(at);
         if entry.body.is_none() {
-            return (!self.loading_full && self.any_open(shape)).then_some(Turn::Read);
+            let read = if self.loading_full { Turn::ReadLater } else { Turn::Read };
+            return self.any_open(shape).then_some(read);
         }
         match self.repeat(at, shape) {
             Some(candidate) => {

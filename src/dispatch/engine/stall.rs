@@ -101,11 +101,12 @@ impl Engine {
         self.silences[provider.at()].due = None;
         self.dirty[provider.at()] = true;
         for (n, attempt) in cut.into_iter().enumerate() {
-            if let Some(flight) = self.flights.get_mut(&attempt) {
-                flight.cut = true;
-            }
             let part = if n == 0 || stalled { Part::Provider } else { Part::Device };
-            effects.push(Effect::Cut(attempt, Cut::Silence(part)));
+            let cut = Cut::Silence(part);
+            if let Some(flight) = self.flights.get_mut(&attempt) {
+                flight.cut = Some(cut.clone());
+            }
+            effects.push(Effect::Cut(attempt, cut));
         }
     }
 
@@ -114,7 +115,7 @@ impl Engine {
         let flights = self
             .flights
             .iter()
-            .filter(|(_, flight)| flight.candidate.provider == provider && !flight.cut);
+            .filter(|(_, flight)| flight.candidate.provider == provider && flight.cut.is_none());
         let mut waiting: Vec<(Instant, AttemptId)> =
             flights.filter_map(|(id, flight)| Some((flight.called?.max(since), *id))).collect();
         waiting.sort_unstable();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pushyard_providers::{Outcome, Part};
 
-use super::testing::{House, MS};
+use super::testing::{House, MS, VENDOR};
 use super::*;
 use crate::dispatch::{Operation, Wish};
 use crate::model::OnAmbiguous;
@@ -139,10 +139,17 @@ fn an_operators_ejection_cuts_what_is_in_flight_and_blames_no_key() {
     house.on(order(Wish::Eject));
     let cut: Vec<_> = house.cuts.iter().map(|(_, attempt, _)| *attempt).collect();
     assert_eq!(cut, attempts, "each once");
+    let learnt = |house: &House| {
+        let lane = house.engine.board.lane(VENDOR);
+        let allowed = house.engine.board.allowed(VENDOR, house.now.instant);
+        (allowed, lane.latency.rtt(), lane.in_flight)
+    };
+    let before = learnt(&house);
     for (_, attempt, cut) in house.cuts.clone() {
         house.on(Event::Answered(attempt, cut.answer(true)));
     }
     assert!(matches!(house.status(), Status::Healthy { .. }), "{:?}", house.status());
+    assert_eq!(learnt(&house), (before.0, before.1, 0), "nor the limit and the latency");
 }
 
 /// Lets time pass, and each call fail at once; when a last try was made.

@@ -15,7 +15,7 @@ use crate::routing::{Balance, Cause, Member, Route, Status};
 pub(super) const MS: Duration = Duration::from_millis(1);
 /// What a push is worth where that does not matter.
 const HOUR: Duration = Duration::from_secs(3600);
-const VENDOR: ProviderIndex = ProviderIndex(0);
+pub(super) const VENDOR: ProviderIndex = ProviderIndex(0);
 
 /// An engine with one provider, and what it did so far.
 pub(super) struct House {

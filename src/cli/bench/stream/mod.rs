@@ -27,6 +27,7 @@ use crate::cli::files;
 use crate::cli::load::child::Child;
 use crate::cli::load::figures::{Quantiles, rounded};
 use crate::cli::load::process::{cpu, file_system, memory};
+use crate::cli::load::stage::folder;
 use crate::cli::load::wire::{self, Caller};
 use crate::cli::load::{Failure, say, say_aside};
 use crate::clock::Clock;
@@ -225,13 +226,7 @@ struct Listening {
 
 impl Router {
     async fn start(base: Option<&Path>, subscribers: u32) -> Result<Self, Failure> {
-        let mut folder = tempfile::Builder::new();
-        folder.prefix("pushyard-");
-        let folder = match base {
-            Some(base) => folder.tempdir_in(base),
-            None => folder.tempdir(),
-        }
-        .map_err(|error| format!("cannot make a folder to work in: {error}"))?;
+        let folder = folder(base)?;
         // Pings come seldom, so that they do not count as messages' work.
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
