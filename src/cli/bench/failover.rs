@@ -38,7 +38,7 @@ const RATE: u32 = 500;
 
 /// Messages that are read back for their attempts, at most: what a minute at 500 a
 /// second leaves is read whole, and a longer one by an even sample.
-const READ_BACK: usize = 20_000;
+const READ_BACK: usize = 30_000;
 
 const EXAMPLES: &str = "\
 Examples:
