@@ -19,6 +19,8 @@ use crate::model::{
 };
 use crate::store::{Flushed, Record, Recovered, Settings, Start, Store};
 
+const HOUR_MS: u64 = 3_600_000;
+
 /// Nothing here takes as long, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,12 +47,15 @@ impl World {
             max_dead_letters: 100_000,
             max_idempotency_keys: 5_000_000,
         };
+        // It begins with an hour: when a table begins must not depend on when the test runs.
+        let clock = Arc::<clock::Clock>::default();
+        let ahead = HOUR_MS - clock.now().utc.ms() % HOUR_MS;
         Self {
             settings,
             start: Start::default(),
             flushes: Arc::default(),
-            clock: Arc::default(),
-            ahead: Arc::default(),
+            clock,
+            ahead: Arc::new(AtomicU64::new(ahead)),
             ids: Mutex::new((IdGenerator::default(), StdRng::seed_from_u64(1))),
             _directory: directory,
         }
